@@ -1,0 +1,143 @@
+"""`whimbrel lab`: live-migrate a redlined VM by every method and print the table."""
+
+import asyncio
+import shlex
+import signal
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+
+from whimbrel.cli import flags
+from whimbrel.cli.output import Output
+from whimbrel.cli.progress import Terminal
+from whimbrel.errors import ConfigError, ExitCode, WhimbrelError
+from whimbrel.lab.bench import run_lab
+from whimbrel.lab.plan import plan
+from whimbrel.lab.results import exit_code
+from whimbrel.lab.scenario import default_scenario, read_scenario_file, scenario_from, scenario_toml
+from whimbrel.model.scenario import LabResult, Scenario
+
+
+def lab(
+    scenario: flags.Scenarios = None,
+    *,
+    quick: flags.Quick = False,
+    methods: flags.Methods = None,
+    repeats: flags.Repeats = None,
+    memory: flags.Memory = None,
+    vcpus: flags.Vcpus = None,
+    fill: flags.Fill = None,
+    pattern: flags.PatternFlag = None,
+    hot: flags.Hot = None,
+    dirty_rate: flags.DirtyRate = None,
+    access: flags.AccessFlag = None,
+    touch: flags.Touch = None,
+    freed: flags.Freed = None,
+    accelerator: flags.Accelerator = None,
+    kernel: flags.KernelFlag = None,
+    modules: flags.Modules = None,
+    survey: flags.Survey = None,
+    link: flags.LinkRate = None,
+    links: flags.Links = None,
+    limit: flags.Limit = None,
+    downtime_limit: flags.DowntimeLimit = None,
+    timeout: flags.Timeout = None,
+    channels: flags.Channels = None,
+    compression: flags.Compression = None,
+    xbzrle_cache: flags.XbzrleCache = None,
+    prepare_memory: flags.PrepareMemory = None,
+    prepare_threads: flags.PrepareThreads = None,
+    free_page_hints: flags.FreePageHints = None,
+    results: flags.Results = None,
+    json: flags.JsonFile = None,
+) -> None:
+    """Live-migrate a redlined VM by every method, and print start-to-finish times.
+
+    Two hosts are made on this machine, joined by a shaped link; a real guest with redlined
+    memory moves between them by each method and verifies every page. Needs root.
+    """
+    over = flags.given_flags(locals())
+    scenarios = _scenarios(scenario or [], over, quick=quick)
+    output = Output.prepared(results, json)
+    result = _run(scenarios, output)
+    output.show(result)
+    output.write(result)
+    Console(stderr=True).print(f"Results: {output.report}", soft_wrap=True, markup=False)
+    code = exit_code(result)
+    if code is not ExitCode.DONE:
+        raise typer.Exit(code)
+
+
+def _scenarios(files: list[Path], over: dict[str, Any], *, quick: bool) -> list[Scenario]:
+    if files and quick:
+        raise ConfigError(
+            "--quick and --scenario exclude each other: a scenario says how large its VM is.",
+            'Set it with --memory "512 MiB" and --fill "384 MiB".',
+        )
+    if files:
+        return [scenario_from(_merged(read_scenario_file(path), over), str(path)) for path in files]
+    base = tomllib.loads(scenario_toml(default_scenario(quick=quick)))
+    guest = over.get("guest", {})
+    if "memory" in guest or "freed" in guest.get("redline", {}):
+        del base["guest"]["redline"]["fill"]  # it belongs to a memory that was shared otherwise
+    return [scenario_from(_merged(base, over), "command line")]
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(below, Mapping):
+            merged[key] = _merged(below, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _run(scenarios: list[Scenario], output: Output) -> LabResult:
+    command = shlex.join(["whimbrel", *sys.argv[1:]])
+    terminal = Terminal(Console(stderr=True, highlight=False))
+    with _nothing_lost(scenarios, terminal, output), terminal:
+        return asyncio.run(_interruptible(scenarios, terminal, command))
+
+
+@contextmanager
+def _nothing_lost(scenarios: list[Scenario], terminal: Terminal, output: Output) -> Iterator[None]:
+    """When the lab ends early, write the runs that are over; the reason goes on its way."""
+    whole = False
+    try:
+        yield
+        whole = True
+    finally:
+        if not whole and terminal.so_far is not None:
+            _rescue(terminal.so_far, sum(len(plan(one)) for one in scenarios), terminal, output)
+
+
+def _rescue(so_far: LabResult, planned: int, terminal: Terminal, output: Output) -> None:
+    over = sum(len(part.runs) for part in so_far.scenarios)
+    try:
+        output.write(so_far)
+    except WhimbrelError as error:  # what ended the lab is the graver one, and is told next
+        terminal.says(str(error))
+    else:
+        terminal.says(f"Results of {over} of {planned} runs: {output.report}")
+
+
+async def _interruptible(scenarios: list[Scenario], terminal: Terminal, command: str) -> LabResult:
+    """Let SIGTERM and a lost terminal end the lab as Ctrl-C does: what it made is removed first."""
+    task = asyncio.current_task()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # Under nohup the terminal's end is ignored, and stays so.
+        if task is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    try:
+        return await run_lab(scenarios, terminal, command)
+    except asyncio.CancelledError:
+        terminal.says("Interrupted: everything the lab made has been removed.")
+        raise KeyboardInterrupt from None

@@ -1,0 +1,175 @@
+"""The lab on a terminal: one live line for the move that runs, one line for each that ended."""
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.text import Text
+
+from whimbrel.errors import WhimbrelError
+from whimbrel.lab.plan import Planned
+from whimbrel.model.migration import Decision, Event, Observation, Pass, Phase, PhaseChange
+from whimbrel.model.outcome import Ending
+from whimbrel.model.record import MoveRecord
+from whimbrel.model.scenario import LabResult, Run, Scenario
+from whimbrel.model.units import format_link, format_rate, format_size, format_time
+from whimbrel.store import Store
+
+REFRESHES = 4
+"""Per second; drawing more often costs CPU that the move could use, and nobody reads faster."""
+
+
+class Terminal:
+    """An `Audience` that draws on standard error, so that tables can be piped.
+
+    Without a terminal it prints a line per event that matters and no live line.
+
+    Attributes:
+        so_far: All that was measured until now; None before the first run is over.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[figures]}", style="dim"),
+            console=console,
+            refresh_per_second=REFRESHES,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task: TaskID | None = None
+        self._title = ""
+        self._began = 0.0
+        self._pass = 0
+        self._phase = Phase.IDLE
+        self.so_far: LabResult | None = None
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        self._task = self._progress.add_task("", total=1.0, figures="", visible=False)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def says(self, text: str) -> None:
+        """See `Audience`."""
+        self._say(text, "dim")
+
+    def works(self, what: str, share: float) -> None:
+        """See `Audience`."""
+        self._show(share, what)
+
+    def scenario_begins(self, scenario: Scenario, moves: int) -> None:
+        """See `Audience`."""
+        rate = "unlimited" if scenario.link.rate is None else format_link(scenario.link.rate)
+        memory, fill = scenario.guest.memory, scenario.guest.redline.fill
+        text = f"{scenario.name}: {moves} moves of a {format_size(memory)} VM, "
+        text += f"{format_size(fill)} of it redlined, over a link of {rate}"
+        self._say(text, "bold")
+
+    def run_begins(self, planned: Planned) -> None:
+        """See `Audience`."""
+        self._title = f"[{planned.number}/{planned.of}] {planned.method}"
+        self._began = time.monotonic()
+        self._pass = 0
+        self._phase = Phase.IDLE
+        self._show(0.0, "")
+
+    def happened(self, event: Event) -> None:
+        """See `Audience`."""
+        match event:
+            case Pass():
+                self._pass = event.number
+            case PhaseChange():
+                self._phase = event.phase
+            case Observation():
+                self._show(_share(event), _figures(event, self._pass, self._phase))
+
+    def decided(self, decision: Decision) -> None:
+        """See `Audience`."""
+        name = type(decision.action).__name__
+        words = "".join(f" {c.lower()}" if c.isupper() else c for c in name).strip()
+        self._say(f"    {format_time(decision.at)}: {words}, since {decision.reason}", "cyan")
+
+    def run_ended(self, run: Run) -> None:
+        """See `Audience`."""
+        self._hide()
+        style = "" if run.ending is Ending.COMPLETED else "yellow"
+        if run.ending is Ending.NOT_AVAILABLE:
+            style = "dim"
+        self._say(f"  {_sentence(run)}", style)
+
+    def measured(self, so_far: LabResult) -> None:
+        """See `Audience`."""
+        self.so_far = so_far
+
+    def _say(self, text: str, style: str) -> None:
+        self._console.print(Text(text, style=style), soft_wrap=True)
+
+    def moved(self, record: MoveRecord) -> None:
+        """See `Audience`; a history that cannot be kept spoils no move."""
+        try:
+            with Store.open() as store:
+                store.add(record)
+        except WhimbrelError as error:
+            self._say(f"not in the history: {error.what}", "yellow")
+
+    def _show(self, share: float, figures: str) -> None:
+        if self._task is not None:
+            self._progress.update(
+                self._task,
+                description=self._title,
+                completed=share,
+                figures=figures,
+                visible=True,
+            )
+
+    def _hide(self) -> None:
+        if self._task is not None:
+            self._progress.update(self._task, visible=False)
+
+
+def _share(seen: Observation) -> float:
+    return 1 - seen.remaining / seen.total if seen.total else 0.0
+
+
+def _figures(seen: Observation, number: int, phase: Phase) -> str:
+    parts = [
+        phase.value if phase is not Phase.PRECOPY else f"pass {max(number, seen.passes)}",
+        f"{format_size(seen.transferred)} sent",
+        f"{format_size(seen.remaining)} left",
+        format_link(seen.bandwidth),
+        f"dirtied {format_rate(seen.dirty_rate)}",
+        f"{seen.at:.1f} s",
+    ]
+    if seen.throttle:
+        parts.insert(1, f"throttled {seen.throttle:.0%}")
+    return "  ".join(parts)
+
+
+def _sentence(run: Run) -> str:
+    if run.ending is not Ending.COMPLETED:
+        ending = run.ending.value.replace("-", " ")
+        return f"{run.method}: {ending}: {run.reason}"
+    figures = run.observed
+    parts = [f"{run.method}: {_time(figures.wall_time)}"]
+    parts.append(f"frozen {_time(figures.downtime_observed)}")
+    if figures.wire_bytes is not None:
+        parts.append(f"{format_size(figures.wire_bytes)} on the wire")
+    if run.guest is not None:
+        parts.append(f"{run.guest.pages_checked} pages intact")
+    return ", ".join(parts)
+
+
+def _time(seconds: float | None) -> str:
+    return "for an unknown time" if seconds is None else format_time(seconds)

@@ -1,0 +1,1 @@
+"""Adapters: one package per hypervisor, strangers to each other, behind whimbrel.ports."""

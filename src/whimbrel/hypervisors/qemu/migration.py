@@ -1,0 +1,159 @@
+"""A guest leaving a QEMU: events for what matters, polling for people.
+
+Passes come from MIGRATION_PASS events, since only figures at the start of a pass can be
+compared; observations come from asking every 100 ms, QEMU's own window (BUFFER_DELAY).
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from whimbrel.errors import CommandRefused, HostUnreachable, ProtocolError
+from whimbrel.hypervisors.qemu.monitor import Events, Monitor
+from whimbrel.hypervisors.qemu.translate import (
+    ended_from,
+    limit_parameters,
+    observation_from,
+    phase_of,
+)
+from whimbrel.model.migration import (
+    ENDS,
+    TRANSITIONS,
+    Action,
+    Cancel,
+    Event,
+    Observation,
+    Pass,
+    Phase,
+    PhaseChange,
+    SetBandwidthLimit,
+    SetDowntimeLimit,
+    StartPostcopy,
+)
+from whimbrel.ports import Ended
+
+POLL_EVERY = 0.1
+
+EVENTS = ("MIGRATION", "MIGRATION_PASS")
+
+
+class QemuMigration:
+    """The port's `Migration`, over the source's monitor."""
+
+    def __init__(
+        self, monitor: Monitor, events: Events, memory: int, alive: Callable[[], bool]
+    ) -> None:
+        self._monitor = monitor
+        self._memory = memory
+        self._events = events
+        self._alive = alive
+        self._phase = Phase.IDLE
+        self._called_back = False
+        self._clock = asyncio.get_running_loop().time
+        self._began = self._clock()
+        self._next_poll = self._began + POLL_EVERY
+        self._last = Observation(at=0.0, phase=Phase.IDLE)
+
+    async def watch(self) -> AsyncIterator[Event]:
+        """See `ports.Migration.watch`."""
+        try:
+            while self._phase not in ENDS:
+                heard = await self._events.next(self._next_poll - self._clock())
+                if heard is None:
+                    async for event in self._poll():
+                        yield event
+                elif heard[0] == "MIGRATION":
+                    change = self._enter(phase_of(heard[1]["status"]))
+                    if change:
+                        yield change
+                else:
+                    yield await self._start_of_pass(heard[1]["pass"])
+        finally:
+            self._events.close()
+
+    async def apply(self, action: Action) -> None:
+        """See `ports.Migration.apply`."""
+        match action:
+            case StartPostcopy():
+                await self._monitor.execute("migrate-start-postcopy")
+            case Cancel():
+                await self._cancel()
+            case SetDowntimeLimit(seconds):
+                await self._set({"downtime-limit": round(seconds * 1000)})
+            case SetBandwidthLimit(rate):
+                await self._set(limit_parameters(rate))
+
+    async def ended(self) -> Ended:
+        """See `ports.Migration.ended`; after a cancel QEMU forgets RAM, so the last word counts."""
+        answer = await self._monitor.execute("query-migrate")
+        ended = ended_from(answer, self._phase)
+        if ended.transferred is None and self._last.passes:
+            return Ended(
+                phase=ended.phase,
+                reason=ended.reason,
+                total_time=self._last.at,
+                transferred=self._last.transferred,
+            )
+        return ended
+
+    async def _poll(self) -> AsyncIterator[Event]:
+        self._next_poll = self._clock() + POLL_EVERY
+        answer = await self._ask()
+        phase = phase_of(answer.get("status", "none"))
+        # An event may be on its way for the same change: whichever comes first reports it.
+        change = self._enter(phase, str(answer.get("error-desc", "")))
+        if change:
+            yield change
+        if "ram" in answer and phase not in ENDS:
+            self._last = observation_from(answer, self._now(), self._phase)
+            yield self._last
+
+    async def _ask(self) -> dict[str, Any]:
+        if not self._alive():
+            raise HostUnreachable("The source's QEMU ended in the middle of the move.")
+        answer = await self._monitor.execute("query-migrate")
+        if not isinstance(answer, dict):
+            raise ProtocolError("QEMU answered query-migrate with something that is no object.")
+        return answer
+
+    async def _start_of_pass(self, number: int) -> Pass:
+        answer = await self._ask()
+        seen = observation_from(answer, self._now(), self._phase)
+        # The first pass begins during setup, when QEMU tells no figures of memory yet: all
+        # of it is to be sent then.
+        remaining = seen.remaining if "ram" in answer else self._memory
+        return Pass(number, seen.at, seen.transferred, remaining)
+
+    def _enter(self, phase: Phase, reason: str = "") -> PhaseChange | None:
+        if phase is Phase.FAILED and self._called_back:
+            # A cancel shuts the sockets; a channel that was just writing calls that a failure.
+            phase = Phase.CANCELLED
+        if phase is self._phase or (phase is Phase.IDLE and self._phase is not Phase.IDLE):
+            return None
+        if phase not in TRANSITIONS[self._phase]:
+            if self._skipped(phase):
+                self._phase = phase
+                return PhaseChange(phase, self._now(), reason)
+            if self._phase in TRANSITIONS[phase]:
+                return None  # a poll has overtaken the event that now arrives
+            raise ProtocolError(f"QEMU went from {self._phase} to {phase}, which cannot be.")
+        self._phase = phase
+        return PhaseChange(phase, self._now(), reason)
+
+    def _skipped(self, phase: Phase) -> bool:
+        return any(phase in TRANSITIONS[between] for between in TRANSITIONS[self._phase])
+
+    def _now(self) -> float:
+        return self._clock() - self._began
+
+    async def _cancel(self) -> None:
+        if self._phase in {Phase.POSTCOPY, Phase.POSTCOPY_PAUSED}:
+            raise CommandRefused(
+                "The guest already runs at the destination (post-copy); it cannot be called back.",
+                "Let the move finish.",
+            )
+        self._called_back = True
+        await self._monitor.execute("migrate_cancel")
+
+    async def _set(self, parameters: dict[str, int]) -> None:
+        await self._monitor.execute("migrate-set-parameters", parameters)

@@ -1,0 +1,126 @@
+"""QEMU processes: started with private sockets, watched, and ended with nothing left behind."""
+
+import asyncio
+import shlex
+import shutil
+from asyncio.subprocess import DEVNULL, Process
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from whimbrel.errors import HostError, HostUnreachable
+from whimbrel.hypervisors.qemu.command_line import monitor_socket
+from whimbrel.hypervisors.qemu.monitor import Monitor
+
+Launcher = Callable[[Sequence[str]], list[str]]
+"""Puts words before a command so that it runs where it shall, with the same pid."""
+
+_LEAVE_WITHIN = 5.0
+_OUTPUT_KEPT = 4000
+
+
+class QemuProcess:
+    """One running QEMU with its QMP connection and its private folder."""
+
+    def __init__(self, name: str, process: Process, monitor: Monitor, folder: Path) -> None:
+        self.name = name
+        self.monitor = monitor
+        self.folder = folder
+        self._process = process
+
+    @classmethod
+    async def start(
+        cls, name: str, words: Sequence[str], folder: Path, launcher: Launcher
+    ) -> "QemuProcess":
+        """Start QEMU in the private `folder` and connect to it.
+
+        Raises:
+            HostError: It did not start; exit code, command line and output are in the message.
+                Process and folder are gone then.
+        """
+        folder.mkdir(mode=0o700, parents=True)
+        try:
+            process = await _spawn(launcher(words), folder)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        try:
+            monitor = await Monitor.connect(monitor_socket(folder), name, process.wait())
+        except BaseException as error:
+            await _end(process)
+            output = _output(folder)
+            shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, HostUnreachable):
+                raise _launch_failure(name, words, process.returncode, output) from error
+            raise
+        return cls(name, process, monitor, folder)
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process has not ended."""
+        return self._process.returncode is None
+
+    async def ends_within(self, seconds: float) -> bool:
+        """Wait for the process to end; False when it still runs after `seconds`."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._process.wait()
+        return not self.alive
+
+    @property
+    def output(self) -> str:
+        """The last of what QEMU wrote to its standard error."""
+        return _output(self.folder)
+
+    async def stop(self) -> None:
+        """Ask QEMU to quit, kill it if it does not, and remove its folder; repeatable."""
+        if self.alive:
+            # It may be gone already, or hang: both end below.
+            with suppress(HostError, TimeoutError):
+                async with asyncio.timeout(_LEAVE_WITHIN):
+                    await self.monitor.execute("quit")
+                    await self._process.wait()
+        await self.monitor.close()
+        await _end(self._process)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+async def _spawn(words: Sequence[str], folder: Path) -> Process:
+    log = (folder / "stderr").open("wb")
+    try:
+        return await asyncio.create_subprocess_exec(
+            *words, stdin=DEVNULL, stdout=DEVNULL, stderr=log
+        )
+    except FileNotFoundError as error:
+        raise HostError(
+            f"The program {error.filename or words[0]} is not installed.",
+            "Run ./run setup, or install QEMU.",
+        ) from error
+    finally:
+        log.close()
+
+
+async def _end(process: Process) -> None:
+    if process.returncode is None:
+        with suppress(ProcessLookupError):  # it may end between the two lines
+            process.kill()
+    await process.wait()
+
+
+def _output(folder: Path) -> str:
+    try:
+        return (folder / "stderr").read_text(errors="replace")[-_OUTPUT_KEPT:].strip()
+    except OSError:
+        return ""
+
+
+def _launch_failure(name: str, words: Sequence[str], code: int | None, output: str) -> HostError:
+    return HostError(
+        f"{name}: QEMU did not start (exit code {code}): {output or 'it printed nothing'}",
+        f"Its command line: {shlex.join(words)}",
+    )

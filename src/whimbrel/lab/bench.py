@@ -1,0 +1,189 @@
+"""The lab's main job: every scenario, every method, one real move after the other."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from whimbrel.errors import ConfigError
+from whimbrel.lab.accelerator import Accelerator, Wish, choose_accelerator
+from whimbrel.lab.audience import Audience, Nobody
+from whimbrel.lab.folders import run_folder
+from whimbrel.lab.forecast import Said, foresee, record_of
+from whimbrel.lab.guests import Guest, boot, guest_vm
+from whimbrel.lab.image import Image, build_image
+from whimbrel.lab.kernel import find_kernel
+from whimbrel.lab.ledger import Ledger
+from whimbrel.lab.leftovers import find_leftovers, remove_leftovers
+from whimbrel.lab.measured import measured_move
+from whimbrel.lab.plan import Planned, plan
+from whimbrel.lab.scenario_check import check
+from whimbrel.lab.stage import Stage, stage
+from whimbrel.model.method import Method, Policy
+from whimbrel.model.outcome import Ending
+from whimbrel.model.scenario import Chosen, LabResult, Run, Scenario
+
+
+async def run_lab(
+    scenarios: Sequence[Scenario], audience: Audience | None = None, command: str = "whimbrel lab"
+) -> LabResult:
+    """Run scenarios on this machine and return everything that was measured.
+
+    Whatever a killed lab left is removed first; whatever this one makes is removed at its end.
+
+    Args:
+        scenarios: What to run, in order; each is held to the rules of a scenario file.
+        audience: Who is told on the way, and after each run of all that was measured so far.
+        command: The command line that reproduces it, for the report.
+
+    Raises:
+        ConfigError: There is no scenario, or one cannot be used.
+        LabError: The lab cannot be built here; the hint says what is needed.
+        HostError: QEMU is missing or does not start.
+    """
+    _check(scenarios)
+    seen_by = audience or Nobody()
+    for sentence in await asyncio.to_thread(lambda: remove_leftovers(find_leftovers())):
+        seen_by.says(sentence)
+    ledger = Ledger(command)
+    with run_folder() as folder:
+        for number, scenario in enumerate(scenarios, start=1):
+            bench = await _bench(scenario, folder / str(number), ledger, seen_by)
+            await bench.run()
+    return ledger.result()
+
+
+def _check(scenarios: Sequence[Scenario]) -> None:
+    if not scenarios:
+        raise ConfigError("There is no scenario to run.")
+    for scenario in scenarios:
+        check(scenario, scenario.name)
+
+
+async def _bench(scenario: Scenario, folder: Path, ledger: Ledger, audience: Audience) -> "_Bench":
+    """Prepare what a guest boots; may fetch and compile, hence off the event loop."""
+    kernel = await asyncio.to_thread(
+        find_kernel, image=scenario.kernel, modules=scenario.modules, progress=audience.says
+    )
+    image = await asyncio.to_thread(build_image, kernel, audience.says)
+    accelerator = await asyncio.to_thread(
+        choose_accelerator, Wish(scenario.accelerator.value), image, progress=audience.says
+    )
+    audience.says(f"Guests run under {accelerator.reason}.")
+    return _Bench(scenario, folder, image, accelerator, ledger=ledger, audience=audience)
+
+
+class _Bench:
+    """One scenario being run."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        folder: Path,
+        image: Image,
+        accelerator: Accelerator,
+        *,
+        ledger: Ledger,
+        audience: Audience,
+    ) -> None:
+        self._accelerator = accelerator
+        self._ledger = ledger
+        self._scenario = scenario
+        self._folder = folder
+        self._image = image
+        self._audience = audience
+        self._guest: Guest | None = None
+
+    async def run(self) -> None:
+        """Make every move of the scenario."""
+        planned = plan(self._scenario)
+        self._audience.scenario_begins(self._scenario, len(planned))
+        async with stage(self._scenario, self._folder) as on:
+            version = (await on.a.hypervisor.abilities()).version
+            self._ledger.begin(self._scenario, f"QEMU {version}", self._accelerator.reason)
+            if self._scenario.link.count > 1 and not on.mptcp:
+                self._audience.says("MPTCP is not available: only the first link is used.")
+            for move in planned:
+                self._audience.run_begins(move)
+                self._ended(await self._one(on, move))
+
+    def _ended(self, run: Run) -> None:
+        self._ledger.enter(run)
+        self._audience.run_ended(run)
+        self._audience.measured(self._ledger.result())
+
+    async def _one(self, on: Stage, planned: Planned) -> Run:
+        lacking = await on.lacking(planned.tuning)
+        if lacking:
+            return Run(planned.method, None, planned.repeat, Ending.NOT_AVAILABLE, lacking)
+        guest = await self._guest_for(on, planned)
+        said = await self._foreseen(on, guest, planned)
+        if said is None:
+            return await self._measured(on, guest, planned)
+        taken = replace(planned, tuning=said.tuning)
+        began = time.time()
+        run = await self._measured(on, guest, taken, said.policy)
+        run = replace(run, predicted=said.prediction, pucker=said.pucker, chosen=said.chosen)
+        if run.ending is not Ending.NOT_AVAILABLE:
+            self._audience.moved(record_of(run, said, began, time.time()))
+        if run.ending is Ending.CANCELLED and said.fallback is not None and self._guest is not None:
+            anew = replace(planned, tuning=said.fallback)
+            return changed_course(run, await self._measured(on, self._guest, anew))
+        return run
+
+    async def _foreseen(self, on: Stage, guest: Guest, planned: Planned) -> Said | None:
+        if self._scenario.survey is None and planned.method is not Method.AUTO:
+            return None
+        self._audience.works("surveying the guest, the link and the hosts", 0.0)
+        # One seed for each run: what was said can be said again.
+        generator = np.random.default_rng(planned.number)
+        return await foresee(on, guest, planned, self._scenario, generator)
+
+    async def _measured(
+        self, on: Stage, guest: Guest, planned: Planned, policy: Policy | None = None
+    ) -> Run:
+        measured = await measured_move(
+            on, guest, planned, self._scenario.timeout, self._audience, policy=policy
+        )
+        self._guest = measured.guest
+        return measured.run
+
+    async def _guest_for(self, on: Stage, planned: Planned) -> Guest:
+        wanted = planned.tuning.free_page_hints
+        if self._guest is not None and self._guest.machine.vm.free_page_hints is not wanted:
+            on.beats.remove(self._guest.label)
+            await self._guest.machine.stop()
+            self._guest = None
+        if self._guest is None:
+            await on.warm.hold()
+            vm = guest_vm(self._scenario, self._image, self._accelerator, free_page_hints=wanted)
+            self._guest = await boot(on, vm, self._scenario.guest.redline, self._audience)
+        return self._guest
+
+
+def changed_course(first: Run, second: Run) -> Run:
+    """Return what became of a move that was given up and begun anew as one run.
+
+    The time and the bytes of both count; what was predicted was said before the first.
+    """
+    times = (first.observed.wall_time, second.observed.wall_time)
+    sent = (first.observed.wire_bytes, second.observed.wire_bytes)
+    observed = replace(
+        second.observed,
+        wall_time=None if None in times else sum(t or 0.0 for t in times),
+        wire_bytes=None if None in sent else sum(b or 0 for b in sent),
+    )
+    chosen = first.chosen and Chosen(
+        Method.POSTCOPY, (*first.chosen.reasons, f"changed course: {first.reason}")
+    )
+    return replace(
+        second,
+        observed=observed,
+        predicted=first.predicted,
+        pucker=first.pucker,
+        chosen=chosen,
+        decisions=(*first.decisions, *second.decisions),
+    )

@@ -1,0 +1,129 @@
+"""A survey on the lab's stage: the guest where it runs, the lab's link, this machine twice."""
+
+import ctypes
+import fcntl
+import socket
+import struct
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from whimbrel.lab.counters import interface_bytes
+from whimbrel.lab.goodput import Goodput, measure_goodput
+from whimbrel.lab.guests import Guest
+from whimbrel.lab.hosts import LabHost
+from whimbrel.lab.namespaces import in_namespace
+from whimbrel.lab.stage import Stage
+from whimbrel.model.memory import HostProfile
+from whimbrel.model.method import Compression
+from whimbrel.model.survey import Depth, LinkReading, Surveyed
+from whimbrel.practice.survey import COMPRESSIONS, Subject, ThisHost, survey
+
+_SPREAD = 0.02
+"""Relative error of a probe at least: what repeated probes of a shaped link differ by."""
+
+_ETHTOOL, _GET_SETTINGS = 0x8946, 1  # SIOCETHTOOL, ETHTOOL_GSET
+_SPEED_UNKNOWN = 0xFFFF_FFFF
+
+
+async def survey_stage(
+    stage: Stage,
+    guest: Guest,
+    depth: Depth = Depth.DEFAULT,
+    *,
+    streams: Sequence[int] = (1, 2),
+    compressions: Sequence[Compression] = COMPRESSIONS,
+    profiles: tuple[HostProfile, HostProfile] | None = None,
+    generator: np.random.Generator | None = None,
+) -> Surveyed:
+    """Survey a guest, the link to the other end, and this machine as both hosts.
+
+    Args:
+        stage: The two ends.
+        guest: The guest, running on one of them.
+        depth: How much time to take.
+        streams: Numbers of TCP streams that moves may use, the likeliest first.
+        compressions: Codecs and levels that moves may use.
+        profiles: Source and destination as past moves have shown them.
+        generator: Chooses the pages.
+
+    Raises:
+        HostError: The guest can neither be looked into nor counted by its hypervisor.
+        LabError: The link cannot be probed.
+    """
+    there = stage.other(guest.end)
+    source, destination = profiles or (HostProfile(), HostProfile())
+    subject = Subject(
+        guest.machine.inspection(),
+        LabLink(guest.end.host, there.host, mptcp=stage.mptcp),
+        ThisHost(),
+        source_profile=source,
+        destination_profile=destination,
+        streams=streams,
+        compressions=compressions,
+    )
+    return await survey(subject, depth, generator=generator)
+
+
+class LabLink:
+    """The `LinkProbe` of the lab's link; counts others' traffic from when it is made."""
+
+    def __init__(self, sender: LabHost, receiver: LabHost, *, mptcp: bool = False) -> None:
+        self._sender, self._receiver, self._mptcp = sender, receiver, mptcp
+        self._since, self._before = time.monotonic(), _carried(sender)
+
+    async def probe(self, streams: Sequence[int], seconds: float) -> LinkReading:
+        """See `practice.survey.LinkProbe.probe`."""
+        idle = max(time.monotonic() - self._since, 1e-3)
+        others = max(
+            (now - before) / idle
+            for now, before in zip(_carried(self._sender), self._before, strict=True)
+        )
+        found = [await self._measure(count, seconds) for count in streams]
+        return LinkReading(
+            goodput={each.streams: each.rate for each in found},
+            latency=min(each.latency for each in found),
+            error=_SPREAD,
+            nominal=nominal_rate(self._sender),
+            other_traffic=others,
+        )
+
+    async def _measure(self, streams: int, seconds: float) -> Goodput:
+        return await measure_goodput(
+            self._sender, self._receiver, duration=seconds, streams=streams, mptcp=self._mptcp
+        )
+
+
+def nominal_rate(host: LabHost) -> float | None:
+    """Return what the host's first interface says it carries, bytes per second; None: nothing.
+
+    A veth says 10 Gbit/s, whatever it is shaped to.
+    """
+
+    def ask() -> int:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+            command = bytearray(_GET_SETTINGS.to_bytes(4, "little") + bytes(40))
+            return _speed(any_socket, host.interfaces[0], command)
+
+    try:
+        speed = in_namespace(host.namespace, ask)
+    except OSError:
+        return None
+    return speed * 125_000.0 if 0 < speed < _SPEED_UNKNOWN else None
+
+
+def _speed(any_socket: socket.socket, interface: str, command: bytearray) -> int:
+    """Return the Mbit/s of an interface: ethtool_cmd's speed and speed_hi (linux/ethtool.h)."""
+    place = (ctypes.c_char * len(command)).from_buffer(command)
+    request = struct.pack("16sP", interface.encode(), ctypes.addressof(place))
+    fcntl.ioctl(any_socket, _ETHTOOL, request)
+    low, high = struct.unpack_from("<H", command, 12)[0], struct.unpack_from("<H", command, 28)[0]
+    return int(low | high << 16)
+
+
+def _carried(host: LabHost) -> tuple[int, int]:
+    """Return the bytes (received, sent) over all links of a host."""
+    counted = interface_bytes(host)
+    links = [figures for name, figures in counted.items() if name in host.interfaces]
+    return sum(received for received, _ in links), sum(sent for _, sent in links)

@@ -1,0 +1,78 @@
+"""Keeps memory of this machine warm between runs, so that runs can be compared.
+
+A lab often runs inside a virtual machine whose own host takes free memory back (balloon, free
+page reporting). Memory that lay free for some seconds then has to be fetched again, page by
+page, from two systems instead of one: 4 GiB may take 0.5 s or 13 s on the very same machine.
+What a destination touches first would decide the figures, not the method. So a holder keeps as
+much memory as the next destination needs, and lets it go just before the move is requested.
+Real hosts have no such layer below them, and nothing else is changed by it.
+"""
+
+import asyncio
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+import psutil
+
+from whimbrel.model.units import GIB
+
+_RESERVE = 2 * GIB
+"""Bytes that must stay available besides; a lab must not make its machine swap."""
+
+_HOLD = """
+import mmap, sys
+held = mmap.mmap(-1, int(sys.argv[1]), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+held.madvise(mmap.MADV_HUGEPAGE)
+try:
+    held.madvise(23)  # MADV_POPULATE_WRITE, Linux 5.14
+except OSError:
+    for page in range(0, len(held), 4096):
+        held[page] = 1
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+class WarmMemory:
+    """Holds so many bytes between `hold` and `release`; ends what it started when left."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._holder: Process | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.release()
+
+    async def hold(self) -> None:
+        """Begin to hold, without waiting until all is held; nothing where memory is short."""
+        if self._holder is not None or psutil.virtual_memory().available < self._size + _RESERVE:
+            return
+        words = ["setpriv", "--pdeathsig", "KILL", "--", sys.executable, "-c", _HOLD]
+        self._holder = await asyncio.create_subprocess_exec(
+            *words, str(self._size), stdin=PIPE, stdout=PIPE, stderr=DEVNULL
+        )
+
+    async def release(self) -> None:
+        """Wait until all is held, and let it go; returns when the memory is free."""
+        holder, self._holder = self._holder, None
+        if holder is None:
+            return
+        try:
+            if holder.stdout is not None:
+                await holder.stdout.readline()
+        finally:
+            with suppress(ProcessLookupError):
+                holder.kill()
+            # Not cut short by a cancellation: nothing of the lab may outlive it.
+            await asyncio.shield(holder.communicate())

@@ -1,0 +1,1 @@
+"""The nouns: what theory predicts and practice does, in frozen dataclasses."""

@@ -1,0 +1,213 @@
+"""How a guest can be moved: methods by name, and the tuning each stands for, as data."""
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from whimbrel.model.inventory import Capability
+from whimbrel.model.units import MIB
+
+
+class Method(StrEnum):
+    """The ways to move memory that people compare."""
+
+    QEMU_DEFAULT = "qemu-default"
+    TCP = "tcp"
+    MULTICHANNEL = "multichannel"
+    COMPRESSED = "compressed"
+    XBZRLE = "xbzrle"
+    AUTO_CONVERGE = "auto-converge"
+    POSTCOPY = "postcopy"
+    POSTCOPY_PREEMPT = "postcopy-preempt"
+    RDMA = "rdma"
+    AUTO = "auto"
+
+    @property
+    def description(self) -> str:
+        """One line for help and reports."""
+        return _DESCRIPTIONS[self]
+
+
+_DESCRIPTIONS = {
+    Method.QEMU_DEFAULT: "QEMU as it comes: one stream, capped at 128 MiB/s",
+    Method.TCP: "one TCP stream, no cap",
+    Method.MULTICHANNEL: "several TCP streams (multifd), no cap",
+    Method.COMPRESSED: "several TCP streams, compressed with zstd or zlib",
+    Method.XBZRLE: "one stream; rewritten pages travel as differences",
+    Method.AUTO_CONVERGE: "one stream; the guest is throttled until it converges",
+    Method.POSTCOPY: "one pre-copy pass, then the guest runs at the destination and pulls the rest",
+    Method.POSTCOPY_PREEMPT: "post-copy with its own channel for urgent pages",
+    Method.RDMA: "remote direct memory access, no copy through the kernel",
+    Method.AUTO: "whimbrel surveys, predicts every method, takes the best and guards it",
+}
+
+CLASSIC = (
+    Method.QEMU_DEFAULT,
+    Method.TCP,
+    Method.MULTICHANNEL,
+    Method.COMPRESSED,
+    Method.POSTCOPY,
+    Method.RDMA,
+)
+"""What `whimbrel lab` compares unless told otherwise."""
+
+
+class Transport(StrEnum):
+    """What carries the stream."""
+
+    TCP = "tcp"
+    RDMA = "rdma"
+
+
+class Codec(StrEnum):
+    """What compresses pages within the channels (QEMU: multifd-compression)."""
+
+    ZLIB = "zlib"
+    ZSTD = "zstd"
+
+    @property
+    def capability(self) -> Capability:
+        """The capability both hosts need for it."""
+        return Capability(self.value)
+
+
+@dataclass(frozen=True)
+class Compression:
+    """A codec at a level (zlib 1 to 9, zstd 1 to 20)."""
+
+    codec: Codec
+    level: int = 1
+
+
+class Postcopy(StrEnum):
+    """Whether, and how, the guest may continue at the destination before all memory is there."""
+
+    NEVER = "never"
+    IF_STALLED = "if-stalled"
+    AFTER_FIRST_PASS = "after-first-pass"
+    AFTER_FIRST_PASS_PREEMPT = "after-first-pass-preempt"
+
+
+@dataclass(frozen=True)
+class PreparedMemory:
+    """Destination memory touched beforehand by so many threads, so that the move need not wait."""
+
+    threads: int = 2
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Every setting of one move. None means: as QEMU comes.
+
+    Attributes:
+        transport: TCP or RDMA.
+        channels: Number of multifd channels; None for one plain stream.
+        compression: Codec and level; needs channels.
+        xbzrle_cache: Bytes of source memory for page differences; None for off.
+        throttling: Slow the guest's vCPUs until it converges (auto-converge).
+        postcopy: Whether the guest may move before its memory.
+        bandwidth_limit: Bytes per second; None for no limit, unlike QEMU's own default.
+        as_qemu_comes: Leave QEMU's bandwidth cap and every other default in force.
+        downtime_limit: Seconds the guest may stand still at switchover.
+        switchover_bandwidth: Bytes per second known to be there at switchover; None lets
+            QEMU estimate (avail-switchover-bandwidth).
+        prepared_memory: Prepare the destination's memory first; None takes it as it comes.
+        free_page_hints: Do not send memory that the guest's kernel calls free.
+    """
+
+    transport: Transport = Transport.TCP
+    channels: int | None = None
+    compression: Compression | None = None
+    xbzrle_cache: int | None = None
+    throttling: bool = False
+    postcopy: Postcopy = Postcopy.NEVER
+    bandwidth_limit: float | None = None
+    as_qemu_comes: bool = False
+    downtime_limit: float = 0.3
+    switchover_bandwidth: float | None = None
+    prepared_memory: PreparedMemory | None = None
+    free_page_hints: bool = False
+
+    @property
+    def needs(self) -> frozenset[Capability]:
+        """The capabilities that both hosts must have for this tuning."""
+        wanted = {
+            Capability.PASS_EVENTS: True,
+            Capability.RETURN_PATH: not self.as_qemu_comes,
+            Capability.RDMA: self.transport is Transport.RDMA,
+            Capability.MULTICHANNEL: self.channels is not None,
+            Capability.XBZRLE: self.xbzrle_cache is not None,
+            Capability.THROTTLING: self.throttling,
+            Capability.POSTCOPY: self.postcopy is not Postcopy.NEVER,
+            Capability.POSTCOPY_PREEMPT: self.postcopy is Postcopy.AFTER_FIRST_PASS_PREEMPT,
+            Capability.SWITCHOVER_BANDWIDTH: self.switchover_bandwidth is not None,
+            Capability.PREPARED_MEMORY: self.prepared_memory is not None,
+            Capability.FREE_PAGE_HINTS: self.free_page_hints,
+        }
+        codec = {self.compression.codec.capability} if self.compression else set()
+        return frozenset({capability for capability, needed in wanted.items() if needed} | codec)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How far a guarded move may go when it does not converge; never exceeded.
+
+    Attributes:
+        downtime: Seconds; the greatest downtime limit that may be set on the way.
+        postcopy: Whether the guest may move before its memory. A failure of either host or
+            of the link then loses it (docs/devel/migration/postcopy.rst).
+    """
+
+    downtime: float = 1.0
+    postcopy: bool = True
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a person may set for all methods of a comparison at once.
+
+    Attributes:
+        channels: multifd channels for the methods that use them.
+        compression: Codec and level for `compressed`.
+        xbzrle_cache: Bytes for `xbzrle`.
+        bandwidth_limit: Bytes per second, for every method but `qemu-default`.
+        downtime_limit: Seconds.
+        prepared_memory: Applied where it pays: not to post-copy, which throws prepared
+            memory away, nor to `qemu-default`.
+        free_page_hints: Applied to pre-copy methods but `qemu-default`.
+    """
+
+    channels: int = 2
+    compression: Compression = Compression(Codec.ZSTD, 1)
+    xbzrle_cache: int = 256 * MIB
+    bandwidth_limit: float | None = None
+    downtime_limit: float = 0.3
+    prepared_memory: PreparedMemory | None = PreparedMemory()
+    free_page_hints: bool = True
+
+
+def tuning_for(method: Method, settings: Settings) -> Tuning:
+    """Return the tuning that `method` stands for under a person's settings.
+
+    For `auto` it is the plain pre-copy that its choice begins from.
+    """
+    if method is Method.QEMU_DEFAULT:
+        return Tuning(as_qemu_comes=True, downtime_limit=settings.downtime_limit)
+    precopy = Tuning(
+        bandwidth_limit=settings.bandwidth_limit,
+        downtime_limit=settings.downtime_limit,
+        prepared_memory=settings.prepared_memory,
+        free_page_hints=settings.free_page_hints,
+    )
+    hybrid = replace(precopy, prepared_memory=None, free_page_hints=False)
+    several = replace(precopy, channels=settings.channels)
+    return {
+        Method.AUTO: precopy,
+        Method.TCP: precopy,
+        Method.MULTICHANNEL: several,
+        Method.COMPRESSED: replace(several, compression=settings.compression),
+        Method.XBZRLE: replace(precopy, xbzrle_cache=settings.xbzrle_cache),
+        Method.AUTO_CONVERGE: replace(precopy, throttling=True),
+        Method.POSTCOPY: replace(hybrid, postcopy=Postcopy.AFTER_FIRST_PASS),
+        Method.POSTCOPY_PREEMPT: replace(hybrid, postcopy=Postcopy.AFTER_FIRST_PASS_PREEMPT),
+        Method.RDMA: replace(precopy, transport=Transport.RDMA),
+    }[method]

@@ -1,0 +1,1 @@
+"""What does happen: surveys and moves, carried out through whimbrel.ports."""

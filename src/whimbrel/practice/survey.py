@@ -1,0 +1,206 @@
+"""A survey: what a running guest, the link and both hosts are like before a move.
+
+    looks at sampled pages ───────────────► dirty curve, zero share
+      meanwhile: balloon, vCPUs, idle cores
+    content of some, dirtied ones apart ──► ratios, codec speeds
+    touching and copying memory ──────────► host profiles
+    probing the link ─────────────────────► goodput
+
+The guest runs on, undisturbed: nothing is logged in its memory, and no page is provided to it
+by being read. docs/survey.md says what each figure costs and where it fails.
+"""
+
+import resource
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Protocol
+
+import numpy as np
+
+from whimbrel.model.memory import HostProfile, LinkProfile, MemoryProfile, Survey
+from whimbrel.model.method import Codec, Compression
+from whimbrel.model.survey import Depth, HostFacts, LinkReading, Surveyed
+from whimbrel.ports import Inspection
+from whimbrel.practice.gently import gently
+from whimbrel.practice.survey_content import Shortened
+from whimbrel.practice.survey_dirty import UNSTEADY
+from whimbrel.practice.survey_guest import GuestReading, survey_guest
+from whimbrel.practice.survey_host import Idle, costed, facts, idle_now, spare_cores
+from whimbrel.practice.survey_plan import EFFORTS, Effort
+
+COMPRESSIONS = (Compression(Codec.ZLIB, 1), Compression(Codec.ZSTD, 1))
+"""What is measured unless told otherwise."""
+
+
+class LinkProbe(Protocol):
+    """Finds out what the migration network carries, from source to destination."""
+
+    async def probe(self, streams: Sequence[int], seconds: float) -> LinkReading:
+        """Measure the goodput of each number of streams for so many seconds."""
+
+
+class HostProbe(Protocol):
+    """Finds out what one host has and what moving memory costs on it."""
+
+    async def idle(self) -> Idle:
+        """Return how long the host's cores have been idle."""
+
+    async def facts(self) -> HostFacts:
+        """Return what the host has."""
+
+    async def cost(self, base: HostProfile, shortened: "Shortenings", touched: int) -> HostProfile:
+        """Return `base` with all that can be measured quickly; `spare_cores` stays."""
+
+
+Shortenings = dict[Compression, Shortened]
+
+
+class ThisHost:
+    """The `HostProbe` of the host that whimbrel runs on."""
+
+    async def idle(self) -> Idle:
+        """See `HostProbe.idle`."""
+        return idle_now()
+
+    async def facts(self) -> HostFacts:
+        """See `HostProbe.facts`."""
+        return facts()
+
+    async def cost(self, base: HostProfile, shortened: Shortenings, touched: int) -> HostProfile:
+        """See `HostProbe.cost`."""
+        speeds = {compression: found.speed for compression, found in shortened.items()}
+        return await gently(partial(costed, base, base.spare_cores, speeds, touched))
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What shall be surveyed.
+
+    Attributes:
+        guest: A look into its memory.
+        link: Probes the network; None leaves the link as `assumed_link` has it.
+        source: Probes the source.
+        destination: Probes the destination; the same object where both are one machine.
+        source_profile: The source as past moves have shown it.
+        destination_profile: The destination likewise.
+        assumed_link: What the link is taken for where it is not probed.
+        streams: Numbers of streams that moves may use, the likeliest first.
+        compressions: Codecs and levels that moves may use.
+    """
+
+    guest: Inspection
+    link: LinkProbe | None = None
+    source: HostProbe = field(default_factory=ThisHost)
+    destination: HostProbe | None = None
+    source_profile: HostProfile = HostProfile()
+    destination_profile: HostProfile = HostProfile()
+    assumed_link: LinkProfile = field(default_factory=lambda: LinkProfile({1: 1.25e9}))
+    streams: Sequence[int] = (1, 2)
+    compressions: Sequence[Compression] = COMPRESSIONS
+
+
+async def survey(
+    subject: Subject,
+    depth: Depth = Depth.DEFAULT,
+    *,
+    generator: np.random.Generator | None = None,
+) -> Surveyed:
+    """Survey a guest, the link and both hosts without disturbing the guest.
+
+    Args:
+        subject: What to survey.
+        depth: How much time to take: at most 3, 8 or 60 seconds.
+        generator: Chooses the pages; fresh randomness where None.
+
+    Raises:
+        HostError: The hypervisor fails, or can neither be looked into nor count.
+    """
+    effort = EFFORTS[depth]
+    began, used = time.monotonic(), _cpu()
+    there = subject.destination or subject.source
+    before = [await probe.idle() for probe in (subject.source, there)]
+    chance = generator or np.random.default_rng()
+    guest = await survey_guest(subject.guest, effort, subject.compressions, chance)
+    after = [await probe.idle() for probe in (subject.source, there)]
+    own = _cpu() - used
+    spare = [spare_cores(*pair, own) for pair in zip(before, after, strict=True)]
+    shared = there is subject.source
+    profiles = await _profiles(subject, there, [s / (1 + shared) for s in spare], guest, effort)
+    reading = await _probed(subject, effort)
+    return Surveyed(
+        survey=Survey(
+            guest.memory,
+            _link(subject, reading),
+            *profiles,
+            shared_cores=spare[0] if shared else None,
+        ),
+        depth=depth,
+        duration=time.monotonic() - began,
+        cpu_seconds=_cpu() - used,
+        source_facts=await subject.source.facts(),
+        destination_facts=await there.facts(),
+        link=reading,
+        sampled_pages=guest.sampled,
+        looks=guest.looks,
+        notes=(*guest.notes, *_notes(guest.memory, reading, shared=shared)),
+    )
+
+
+async def _profiles(
+    subject: Subject, there: HostProbe, spare: list[float], guest: GuestReading, effort: Effort
+) -> tuple[HostProfile, HostProfile]:
+    base = replace(subject.source_profile, spare_cores=spare[0])
+    source = await subject.source.cost(base, guest.shortened, effort.touched)
+    if there is subject.source:
+        kept = subject.destination_profile
+        same = replace(
+            source,
+            setup_seconds=kept.setup_seconds,
+            load_seconds=kept.load_seconds,
+            error=kept.error,
+        )
+        return source, same
+    base = replace(subject.destination_profile, spare_cores=spare[1])
+    return source, await there.cost(base, guest.shortened, effort.touched)
+
+
+async def _probed(subject: Subject, effort: Effort) -> LinkReading | None:
+    if subject.link is None:
+        return None
+    return await subject.link.probe(subject.streams[: effort.probes], effort.probe)
+
+
+def _link(subject: Subject, reading: LinkReading | None) -> LinkProfile:
+    if reading is None:
+        return subject.assumed_link
+    return replace(
+        subject.assumed_link,
+        goodput=reading.goodput,
+        latency=reading.latency,
+        error=reading.error,
+    )
+
+
+def _notes(memory: MemoryProfile, reading: LinkReading | None, *, shared: bool) -> list[str]:
+    notes = []
+    curve = memory.dirty
+    if curve.unsteadiness >= UNSTEADY:
+        notes.append(
+            f"The guest is unsteady: its dirty rate varies by {curve.unsteadiness:.0%} from one "
+            "moment to the next. A deeper survey, or waiting, may help."
+        )
+    if curve.classes:
+        notes.append(f"Windows beyond {curve.horizon:.1f} s are extrapolated.")
+    if reading is None:
+        notes.append("The link was not probed.")
+    if shared:
+        notes.append("Both hosts are one machine: its idle cores are shared out in halves.")
+    return notes
+
+
+def _cpu() -> float:
+    """Return the CPU seconds of this process and the children it has waited for."""
+    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in usage)

@@ -1,0 +1,149 @@
+"""What pages hold: how far each codec shortens them, as streams do, and how fast. Pure but for CPU.
+
+A page compressed alone tells the level, from many pages at random; a stream does better than
+pages alone, by a factor that a few runs tell (docs/survey.md). QEMU keeps one stream per
+channel and flushes it once per packet of 128 pages (multifd-zlib.c 95-161, multifd-zstd.c
+91-148); so do we. Zero pages never reach a codec and are left out.
+"""
+
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import zstandard
+from numpy.typing import NDArray
+
+from whimbrel.model.memory import WireRatio
+from whimbrel.model.method import Codec, Compression
+from whimbrel.model.units import PAGE
+
+Packet = Sequence[bytes]
+Stream = Callable[[Packet], int]
+"""Compresses one packet of pages within its stream and returns the bytes that leave it."""
+
+_UNKNOWN_ERROR = 0.2
+"""Relative error of a ratio that too few pages stand behind."""
+
+_FEW = 8
+
+
+@dataclass(frozen=True)
+class Shortened:
+    """What one codec made of the samples.
+
+    Attributes:
+        ratio: Compressed over raw bytes, corrected to streams.
+        speed: Raw bytes per second of one core, within streams; 0: not measured.
+    """
+
+    ratio: WireRatio
+    speed: float
+
+
+def split(content: bytes) -> list[bytes]:
+    """Cut content into pages, leaving out those that are zero."""
+    pages = [content[start : start + PAGE] for start in range(0, len(content), PAGE)]
+    zero = bytes(PAGE)
+    return [page for page in pages if page != zero]
+
+
+def shortened(
+    compression: Compression, alone: Packet, dirtied: Packet, runs: Sequence[Packet]
+) -> Shortened | None:
+    """Measure one codec at one level.
+
+    Args:
+        compression: The codec and level.
+        alone: Non-zero pages at random.
+        dirtied: Non-zero pages that were written lately.
+        runs: Non-zero pages as they lie in memory, up to 128 in each.
+
+    Returns:
+        None where there is no page to measure.
+    """
+    if not alone and not dirtied:
+        return None
+    correction, doubt, speed = _correction(compression, [run for run in runs if run])
+    single = _sizes(compression, alone or dirtied)
+    later = _sizes(compression, dirtied or alone)
+    error = float(np.hypot(max(_error(single), _error(later)), doubt))
+    ratio = WireRatio(
+        all=float(single.mean()) * correction, dirty=float(later.mean()) * correction, error=error
+    )
+    return Shortened(ratio, speed)
+
+
+def stream(compression: Compression) -> Stream:
+    """Return a new stream of the codec, as one channel of QEMU keeps it."""
+    if compression.codec is Codec.ZLIB:
+        deflate = zlib.compressobj(compression.level)
+
+        def zlib_packet(pages: Packet) -> int:
+            size = sum(len(deflate.compress(page)) for page in pages)
+            return size + len(deflate.flush(zlib.Z_SYNC_FLUSH))
+
+        return zlib_packet
+    encoder = zstandard.ZstdCompressor(level=compression.level).compressobj()
+
+    def zstd_packet(pages: Packet) -> int:
+        size = sum(len(encoder.compress(page)) for page in pages)
+        return size + len(encoder.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK))
+
+    return zstd_packet
+
+
+def difference(before: bytes, after: bytes) -> float | None:
+    """Return the mean bytes of a rewritten page as a difference (XBZRLE).
+
+    Args:
+        before: Pages one after the other.
+        after: The same pages later; those that did not change are left out.
+
+    Returns:
+        None where no page changed.
+    """
+    old, new = (np.frombuffer(each, dtype=np.uint8).reshape(-1, PAGE) for each in (before, after))
+    changed = old != new
+    rewritten = changed.any(axis=1)
+    if not rewritten.any():
+        return None
+    changed = changed[rewritten]
+    starts = np.diff(changed, axis=1, prepend=False) & changed
+    # Each stretch is led by two lengths of 1 or 2 bytes (xbzrle.c); one too long is sent whole.
+    sizes = changed.sum(axis=1) + 3 * starts.sum(axis=1)
+    return float(np.minimum(sizes, PAGE).mean())
+
+
+def _correction(compression: Compression, runs: Sequence[Packet]) -> tuple[float, float, float]:
+    """Return streams' bytes over single pages', its relative error, and the speed in a stream."""
+    if not runs:
+        return 1.0, _UNKNOWN_ERROR, 0.0
+    single = np.array([_sizes(compression, run).sum() * PAGE for run in runs])
+    packet = stream(compression)
+    began = time.thread_time()
+    streamed = np.array([packet(run) for run in runs], dtype=np.float64)
+    seconds = max(time.thread_time() - began, 1e-9)
+    raw = sum(len(run) for run in runs) * PAGE
+    correction = float(streamed.sum() / single.sum())
+    rest = streamed - correction * single
+    few = len(runs) < 3  # noqa: PLR2004 - a spread needs three values
+    spread = _UNKNOWN_ERROR if few else float(rest.std(ddof=1) * np.sqrt(len(runs)) / single.sum())
+    return correction, spread, raw / seconds
+
+
+def _sizes(compression: Compression, pages: Packet) -> NDArray[np.float64]:
+    """Return compressed over raw bytes of each page alone."""
+    if compression.codec is Codec.ZLIB:
+        sizes = [len(zlib.compress(page, compression.level)) for page in pages]
+    else:
+        encoder = zstandard.ZstdCompressor(level=compression.level)
+        sizes = [len(encoder.compress(page)) for page in pages]
+    return np.array(sizes, dtype=np.float64) / PAGE
+
+
+def _error(ratios: NDArray[np.float64]) -> float:
+    if len(ratios) < _FEW:
+        return _UNKNOWN_ERROR
+    return float(ratios.std(ddof=1) / np.sqrt(len(ratios)) / ratios.mean())

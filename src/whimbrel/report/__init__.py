@@ -1,0 +1,1 @@
+"""Facts in, tables and charts out; no clock, no files, no configuration."""

@@ -1,0 +1,1 @@
+"""What will happen: pure; time, figures and randomness are passed in."""

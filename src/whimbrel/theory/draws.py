@@ -1,0 +1,113 @@
+"""A survey as arrays: one entry per draw of what its uncertainty leaves open."""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from whimbrel.model.memory import Survey
+from whimbrel.model.method import Tuning
+from whimbrel.theory.arrays import Flags, Floats, Ints
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What one simulation takes for true, D times.
+
+    Attributes:
+        goodput: Bytes per second for the tuning's number of streams, shape (D,).
+        zero: Zero pages, (D,).
+        untouched: Share of them that the source never provided.
+        hinted: Pages the guest calls free and the move skips, (D,).
+        still: Other pages that are never written, (D,).
+        pages: Pages per class, (D, K).
+        rates: Writes per page and second per class, (D, K).
+        cyclic: Which classes are written in turn, (K,).
+        first_ratio: Wire ratio in the first pass, (D,).
+        later_ratio: Wire ratio from the second pass on, (D,).
+        source_cost: Factor on the source's seconds, (D,).
+        destination_cost: Factor on the destination's seconds, (D,).
+    """
+
+    goodput: Floats
+    zero: Floats
+    untouched: float
+    hinted: Floats
+    still: Floats
+    pages: Floats
+    rates: Floats
+    cyclic: Flags
+    first_ratio: Floats
+    later_ratio: Floats
+    source_cost: Floats
+    destination_cost: Floats
+
+    @property
+    def count(self) -> int:
+        """The number of draws, D."""
+        return len(self.goodput)
+
+    def only(self, which: Ints) -> "Draws":
+        """Return the draws with these indices."""
+        common = {"untouched": self.untouched, "cyclic": self.cyclic}
+        return Draws(
+            **common,  # type: ignore[arg-type]
+            **{
+                each.name: getattr(self, each.name)[which]
+                for each in fields(self)
+                if each.name not in common
+            },
+        )
+
+
+def draw(
+    survey: Survey, tuning: Tuning, generator: np.random.Generator | None = None, count: int = 1
+) -> Draws:
+    """Draw from the survey's uncertainty; without a generator, take its best estimate.
+
+    Positive quantities vary log-normally, the zero share normally within 0 to 1.
+    """
+    memory, link = survey.memory, survey.link
+    ratio = memory.ratio(tuning.compression)
+
+    def vary(error: float) -> Floats:
+        if generator is None:
+            return np.ones(count)
+        return np.exp(error * generator.standard_normal(count))
+
+    curve = memory.dirty
+    zero, pages = _split(survey, vary(curve.size_error), generator, count)
+    rates = np.array([each.rate for each in curve.classes])
+    rest = memory.pages - zero - pages.sum(axis=1)
+    hinted = np.minimum(memory.free_hintable / 4096.0 * tuning.free_page_hints, rest)
+    compressing = vary(ratio.error)
+    return Draws(
+        goodput=link.goodput_for(tuning.channels or 1) * vary(link.error),
+        zero=zero,
+        untouched=memory.untouched_share / max(memory.zero_share, memory.untouched_share, 1e-12),
+        hinted=hinted,
+        still=rest - hinted,
+        pages=pages,
+        rates=rates * vary(curve.rate_error)[:, None],
+        cyclic=np.array([each.cyclic for each in curve.classes], dtype=np.bool_),
+        first_ratio=ratio.all * compressing,
+        later_ratio=ratio.dirty * compressing,
+        source_cost=vary(survey.source.error),
+        destination_cost=vary(survey.destination.error),
+    )
+
+
+def _split(
+    survey: Survey, size: Floats, generator: np.random.Generator | None, count: int
+) -> tuple[Floats, Floats]:
+    """Return zero pages (D,) and written pages (D, K); together never more than there are."""
+    memory = survey.memory
+    share = np.full(count, memory.zero_share)
+    if generator is not None:
+        share = np.clip(share + memory.zero_error * generator.standard_normal(count), 0.0, 1.0)
+    counts = np.array([each.pages for each in memory.dirty.classes], dtype=np.float64)
+    pages = counts * size[:, None]
+    written = pages.sum(axis=1)
+    # The dirty pages were seen to change, so where the two overlap the zero share gives way.
+    fitting = np.minimum(1.0, memory.pages / np.maximum(written, 1.0))
+    pages *= fitting[:, None]
+    return np.minimum(share * memory.pages, memory.pages - pages.sum(axis=1)), pages

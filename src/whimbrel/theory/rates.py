@@ -1,0 +1,214 @@
+"""What a page costs: seconds of the move, bytes on the wire, bytes as QEMU counts them.
+
+Bytes per page are exact; seconds are those of the slowest stage, since source, link and
+destination work at the same time (docs/theory.md, "Bytes per page", "What a page costs").
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from whimbrel.model.memory import HostProfile, Survey
+from whimbrel.model.method import Compression, Transport, Tuning
+from whimbrel.model.units import PAGE
+from whimbrel.theory.arrays import Floats, Ints
+from whimbrel.theory.draws import Draws
+from whimbrel.theory.rules import QemuRules
+
+PAGE_HEADER = 8
+"""Bytes before each page of a plain stream (ram.c 523-543)."""
+
+ZERO_PAGE = PAGE_HEADER + 1
+"""Bytes of a zero page in a plain stream (ram.c 1230-1270)."""
+
+PACKET = 1344
+"""Bytes of a multifd packet's header, 320 + 8 * 128 (multifd.h 77, 85-106)."""
+
+PACKET_PAGES = 128
+"""Pages of a multifd packet."""
+
+CHANNEL_HEADER = PACKET / PACKET_PAGES
+"""Bytes of header per page in multifd: 10.5."""
+
+ITERATION_FRAME = 18
+"""Bytes around each ram_save_iterate: header 5, end 8, footer 5 (savevm.c 1004-1032)."""
+
+DIFFERENCE_HEADER = PAGE_HEADER + 3
+"""Bytes before the difference of a page, XBZRLE (ram.c 698-712)."""
+
+
+@dataclass(frozen=True)
+class PageCost:
+    """What one page costs, each of shape (D,).
+
+    Attributes:
+        seconds: Time until the next page can follow.
+        wire: Bytes on the wire.
+        counted: Bytes as QEMU counts them.
+    """
+
+    seconds: Floats
+    wire: Floats
+    counted: Floats
+
+    def only(self, which: Ints) -> "PageCost":
+        """Return the draws with these indices."""
+        return PageCost(self.seconds[which], self.wire[which], self.counted[which])
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What pages cost under one tuning and one bandwidth limit.
+
+    Attributes:
+        first: A page with content, in the first pass.
+        later: Likewise from the second pass on.
+        difference: A page found in the XBZRLE cache.
+        zero: A zero page.
+        zero_cpu: Seconds of CPU at the source for a zero page, (D,).
+        source_cpu: Seconds of CPU at the source for a page with content, (D,).
+        destination_cpu: Seconds of CPU at the destination for it, (D,).
+    """
+
+    first: PageCost
+    later: PageCost
+    difference: PageCost
+    zero: PageCost
+    zero_cpu: Floats
+    source_cpu: Floats
+    destination_cpu: Floats
+
+    def only(self, which: Ints) -> "Costs":
+        """Return the draws with these indices."""
+        return Costs(
+            first=self.first.only(which),
+            later=self.later.only(which),
+            difference=self.difference.only(which),
+            zero=self.zero.only(which),
+            zero_cpu=self.zero_cpu[which],
+            source_cpu=self.source_cpu[which],
+            destination_cpu=self.destination_cpu[which],
+        )
+
+
+def costs(survey: Survey, tuning: Tuning, rules: QemuRules, draws: Draws) -> Costs:
+    """Return what pages cost when no bandwidth limit is in force."""
+    if tuning.channels is None:
+        return _plain(survey, tuning, draws)
+    return _channels(survey, tuning, rules, draws, tuning.channels)
+
+
+def limited(unlimited: Costs, limit: float | None) -> Costs:
+    """Return the costs under a bandwidth limit in counted bytes per second (None: none)."""
+    if limit is None:
+        return unlimited
+
+    def slow(cost: PageCost) -> PageCost:
+        return replace(cost, seconds=np.maximum(cost.seconds, cost.counted / limit))
+
+    return replace(
+        unlimited,
+        first=slow(unlimited.first),
+        later=slow(unlimited.later),
+        difference=slow(unlimited.difference),
+        zero=slow(unlimited.zero),
+    )
+
+
+def blended(cost: PageCost, difference: PageCost, share: Floats) -> PageCost:
+    """Return the mean cost where a share of the pages travels as differences, (D,)."""
+    return PageCost(
+        cost.seconds + share * (difference.seconds - cost.seconds),
+        cost.wire + share * (difference.wire - cost.wire),
+        cost.counted + share * (difference.counted - cost.counted),
+    )
+
+
+def _zero_scan(survey: Survey, draws: Draws) -> Floats:
+    source = survey.source
+    mean = draws.untouched * source.untouched_seconds + (1 - draws.untouched) * source.zero_seconds
+    return mean * draws.source_cost
+
+
+def _touch(survey: Survey, tuning: Tuning) -> float:
+    return 0.0 if tuning.prepared_memory else survey.destination.touch_seconds
+
+
+def _cost(goodput: Floats, wire: Floats | float, *stages: Floats) -> PageCost:
+    size = np.broadcast_to(np.asarray(wire, dtype=np.float64), goodput.shape)
+    seconds = size / goodput
+    for stage in stages:
+        seconds = np.maximum(seconds, stage)
+    return PageCost(seconds, size, size)
+
+
+def _plain(survey: Survey, tuning: Tuning, draws: Draws) -> Costs:
+    # RDMA registers memory and writes it from the card: no stage of copying at either end.
+    copied = 0.0 if tuning.transport is Transport.RDMA else 1.0
+    source = copied * survey.source.copy_seconds * draws.source_cost
+    receive = copied * survey.destination.receive_seconds * draws.destination_cost
+    touched = receive + _touch(survey, tuning) * draws.destination_cost
+    scan = _zero_scan(survey, draws)
+    whole = PAGE_HEADER + PAGE
+    delta = survey.memory.delta_bytes if survey.memory.delta_bytes is not None else PAGE
+    encode = survey.source.difference_seconds * draws.source_cost
+    return Costs(
+        first=_cost(draws.goodput, whole, source, touched),
+        later=_cost(draws.goodput, whole, source, receive),
+        difference=_cost(draws.goodput, min(DIFFERENCE_HEADER + delta, whole), encode),
+        zero=_cost(draws.goodput, ZERO_PAGE, scan),
+        zero_cpu=scan,
+        source_cpu=source,
+        destination_cpu=touched,
+    )
+
+
+def _channels(
+    survey: Survey, tuning: Tuning, rules: QemuRules, draws: Draws, channels: int
+) -> Costs:
+    compress = _compressing(survey, tuning.compression) * draws.source_cost
+    source = survey.source.copy_seconds * draws.source_cost + compress
+    receive = survey.destination.receive_seconds * draws.destination_cost
+    touched = receive + _touch(survey, tuning) * draws.destination_cost
+    here = min(channels, _idle(survey, survey.source))
+    there = min(channels, _idle(survey, survey.destination))
+    feed = survey.source.feed_seconds * draws.source_cost
+    scan = _zero_scan(survey, draws)
+
+    def page(ratio: Floats, placing: Floats) -> PageCost:
+        wire = ratio * PAGE + CHANNEL_HEADER
+        both = _together(survey, source + placing)
+        cost = _cost(draws.goodput, wire, source / here, placing / there, feed, both)
+        raw = np.full_like(wire, PAGE + CHANNEL_HEADER)
+        return replace(cost, counted=raw) if rules.raw_accounting else cost
+
+    zero = _cost(draws.goodput, ZERO_PAGE, scan)
+    if rules.zero_pages_in_channels:
+        zero = _cost(draws.goodput, CHANNEL_HEADER, scan / here, feed)
+    later = page(draws.later_ratio, receive)
+    return Costs(
+        first=page(draws.first_ratio, touched),
+        later=later,
+        difference=later,
+        zero=zero,
+        zero_cpu=scan,
+        source_cpu=source,
+        destination_cpu=touched,
+    )
+
+
+def _idle(survey: Survey, host: HostProfile) -> float:
+    """Return the cores that a host's channels can keep busy, the main thread's own left out."""
+    if survey.shared_cores is not None:
+        return max(1.0, survey.shared_cores)
+    return max(1.0, host.spare_cores - 1)
+
+
+def _together(survey: Survey, cpu: Floats) -> Floats:
+    """Return the seconds of a page whose CPU time both ends must find on the same cores."""
+    return cpu / max(1.0, survey.shared_cores) if survey.shared_cores else np.zeros_like(cpu)
+
+
+def _compressing(survey: Survey, compression: Compression | None) -> float:
+    """Return seconds of CPU to compress one page; 0 without compression."""
+    return PAGE / survey.source.compression_speed(compression) if compression else 0.0

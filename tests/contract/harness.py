@@ -1,0 +1,95 @@
+"""What the contract suite needs of each adapter beyond the port: a pair, and ways to break it."""
+
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from whimbrel.hypervisors.qemu import QemuHost
+from whimbrel.hypervisors.simulated import SimulatedHypervisor, SimulatedMachine, simulated_pair
+from whimbrel.model.inventory import MigrationAddress, Vm
+from whimbrel.model.units import MIB
+from whimbrel.ports import Hypervisor, Machine
+
+
+class Harness(Protocol):
+    """Two hosts of one adapter."""
+
+    @property
+    def source(self) -> Hypervisor: ...
+    @property
+    def destination(self) -> Hypervisor: ...
+    @property
+    def vm(self) -> Vm: ...
+    @property
+    def address(self) -> MigrationAddress: ...
+    @property
+    def foreign_address(self) -> MigrationAddress:
+        """An address that no host has."""
+
+    @property
+    def slow(self) -> float:
+        """Bytes per second at which a move of `vm` takes several seconds."""
+
+    def kill(self, machine: Machine) -> None:
+        """End the hypervisor that holds the machine as a power cut would."""
+
+    def left_over(self) -> list[str]:
+        """Name what has been started and not ended."""
+
+
+@dataclass
+class QemuHarness:
+    """Plain QEMU twice on this machine; the guest is the firmware, waiting for a disk."""
+
+    source: QemuHost
+    destination: QemuHost
+    folder: Path
+    vm: Vm = Vm("contract", 256 * MIB)
+    address: MigrationAddress = MigrationAddress("127.0.0.1")
+    # TEST-NET-1 (RFC 5737): nobody's address, so nobody can listen there.
+    foreign_address: MigrationAddress = MigrationAddress("192.0.2.1")
+    slow: float = 150_000.0
+
+    def kill(self, machine: Machine) -> None:
+        assert machine.pid is not None
+        os.kill(machine.pid, signal.SIGKILL)
+
+    def left_over(self) -> list[str]:
+        return [entry.name for entry in self.folder.iterdir()] if self.folder.exists() else []
+
+
+@asynccontextmanager
+async def qemu_harness(folder: Path) -> AsyncIterator[QemuHarness]:
+    """Yield two hosts and end whatever was started on them."""
+    async with QemuHost("a", folder) as source, QemuHost("b", folder) as destination:
+        yield QemuHarness(source, destination, folder)
+
+
+@dataclass
+class SimulatedHarness:
+    """Two hosts in memory, made of theory."""
+
+    source: SimulatedHypervisor
+    destination: SimulatedHypervisor
+    vm: Vm = Vm("contract", 256 * MIB)
+    address: MigrationAddress = MigrationAddress("127.0.0.1")
+    foreign_address: MigrationAddress = MigrationAddress("192.0.2.1")
+    slow: float = 20e6
+
+    def kill(self, machine: Machine) -> None:
+        assert isinstance(machine, SimulatedMachine)
+        machine.vanish()
+
+    def left_over(self) -> list[str]:
+        hosts = (self.source, self.destination)
+        return [machine.vm.name for host in hosts for machine in host.machines]
+
+
+@asynccontextmanager
+async def simulated_harness() -> AsyncIterator[SimulatedHarness]:
+    """Yield two simulated hosts on a clock twenty times as fast as the wall's."""
+    yield SimulatedHarness(*simulated_pair(speed=20))

@@ -1,0 +1,157 @@
+"""A hypervisor that plays a script, and counts where its guest runs."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from whimbrel.errors import CommandRefused, HostError, HostUnreachable
+from whimbrel.model.inventory import Capability, MigrationAddress, Vm
+from whimbrel.model.method import Tuning
+from whimbrel.model.migration import ENDS, Action, Cancel, Decision, Event, Phase, PhaseChange
+from whimbrel.ports import Ended, Inspection, Machine
+
+VM = Vm("guest", 1 << 28)
+ADDRESS = MigrationAddress("127.0.0.1", 4444)
+
+
+@dataclass
+class FakeMachine:
+    """A machine that knows whether its guest runs and whether it exists."""
+
+    vm: Vm = VM
+    pid: int | None = None
+    runs: bool = False
+    stopped: bool = False
+    silent: bool = False
+
+    def channel(self, name: str) -> Path:
+        return Path(name)
+
+    def inspection(self) -> Inspection:
+        raise CommandRefused("nothing to look into")
+
+    async def running(self) -> bool:
+        if self.silent:
+            raise HostUnreachable("no answer")
+        return self.runs and not self.stopped
+
+    async def resume(self) -> None:
+        if self.silent or self.stopped:
+            raise HostUnreachable("no answer")
+        self.runs = True
+
+    async def stop(self) -> None:
+        self.stopped = True
+        self.runs = False
+
+
+@dataclass
+class FakeReception:
+    machine: FakeMachine
+    refuses: bool = False
+    address: MigrationAddress = ADDRESS
+
+    async def run(self) -> None:
+        if self.refuses:
+            raise HostError("the device state does not fit")
+        self.machine.runs = True
+
+
+@dataclass
+class FakeMigration:
+    """Plays events; an exception in the script is raised; a cancel ends it where it stands."""
+
+    machine: FakeMachine
+    script: list[Event | HostError]
+    applied: list[Action] = field(default_factory=list)
+    cancelled: bool = False
+    phase: Phase = Phase.IDLE
+    hold: asyncio.Event | None = None
+    gone: bool = False
+
+    async def watch(self) -> AsyncIterator[Event]:
+        for step in self.script:
+            if isinstance(step, HostError):
+                raise step
+            if isinstance(step, PhaseChange):
+                self._enter(step.phase)
+            yield step
+            if self.hold is not None:
+                await self.hold.wait()
+            if self.cancelled and self.phase not in ENDS:
+                self.phase = Phase.CANCELLED
+                yield PhaseChange(Phase.CANCELLED, step.at)
+                return
+
+    def _enter(self, phase: Phase) -> None:
+        self.phase = phase
+        if phase in {Phase.POSTCOPY, Phase.COMPLETED, Phase.SWITCHOVER}:
+            self.machine.runs = False
+        self.gone = self.gone or phase in {Phase.POSTCOPY, Phase.COMPLETED}
+        # QEMU takes a guest back by itself only before it was given away.
+        if phase is Phase.FAILED and not self.machine.stopped and not self.gone:
+            self.machine.runs = True
+
+    async def apply(self, action: Action) -> None:
+        if isinstance(action, Cancel):
+            if self.phase in {Phase.POSTCOPY, *ENDS}:
+                raise CommandRefused("too late")
+            self.cancelled = True
+            if self.hold is not None:
+                self.hold.set()
+        self.applied.append(action)
+
+    async def ended(self) -> Ended:
+        return Ended(self.phase, "as scripted", 1.0, 0.1, 0.01, 1000)
+
+
+@dataclass
+class FakeHypervisor:
+    """One host; what it starts, receives and sends is given beforehand."""
+
+    name: str
+    reception: FakeReception | None = None
+    migration: FakeMigration | None = None
+
+    async def capabilities(self) -> frozenset[Capability]:
+        return frozenset(Capability)
+
+    async def lacking(self) -> Mapping[Capability, str]:
+        return {}
+
+    async def start(self, vm: Vm) -> FakeMachine:
+        return FakeMachine(vm, runs=True)
+
+    async def receive(self, vm: Vm, tuning: Tuning, address: MigrationAddress) -> FakeReception:
+        if self.reception is None:
+            raise HostError("cannot receive")
+        return self.reception
+
+    async def send(
+        self, machine: Machine, tuning: Tuning, address: MigrationAddress
+    ) -> FakeMigration:
+        if self.migration is None:
+            raise HostError("cannot send")
+        return self.migration
+
+
+class Silent:
+    """A watcher that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.decisions: list[Decision] = []
+        self.arrivals = 0
+
+    def prepared(self, machine: Machine) -> None:
+        pass
+
+    def happened(self, event: Event) -> None:
+        self.events.append(event)
+
+    def decided(self, decision: Decision) -> None:
+        self.decisions.append(decision)
+
+    def arrived(self, machine: Machine) -> None:
+        self.arrivals += 1

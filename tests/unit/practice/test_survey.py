@@ -1,0 +1,102 @@
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from whimbrel.errors import Unsupported
+from whimbrel.hypervisors.simulated.inspect import SimulatedInspection
+from whimbrel.model.memory import DirtyCurve, MemoryProfile, PageClass
+from whimbrel.model.method import Codec, Compression
+from whimbrel.model.survey import Depth, LinkReading
+from whimbrel.model.units import MIB
+from whimbrel.ports import IN_MEMORY, NEVER_PROVIDED, Look
+from whimbrel.practice.survey import Subject, survey
+from whimbrel.practice.survey_guest import sample
+from whimbrel.practice.survey_plan import EFFORTS
+
+HOT = PageClass(8_000, 0.5)
+GUEST = MemoryProfile(
+    total=256 * MIB,
+    zero_share=0.5,
+    untouched_share=0.4,
+    free_hintable=8 * MIB,
+    dirty=DirtyCurve((HOT,)),
+    busy_share=0.25,
+)
+
+
+class Wire:
+    """A link that carries what it is said to."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    async def probe(self, streams: Sequence[int], seconds: float) -> LinkReading:
+        self.asked += streams
+        return LinkReading(dict.fromkeys(streams, 1e8), 0.001)
+
+
+class Unreadable(SimulatedInspection):
+    """A guest on another host."""
+
+    async def provided(self) -> bytes:
+        raise Unsupported("Not here.")
+
+    async def look(self, pages: Sequence[int]) -> Look:
+        raise Unsupported("Not here.")
+
+
+async def test_a_survey_finds_what_the_guest_was_made_of() -> None:
+    wire = Wire()
+    chance = np.random.default_rng(1)
+    subject = Subject(SimulatedInspection(GUEST), wire, streams=(2, 1))
+    found = await survey(subject, Depth.QUICK, generator=chance)
+    memory = found.survey.memory
+    assert memory.total == GUEST.total
+    assert memory.untouched_share == pytest.approx(0.4, abs=1e-4)
+    assert memory.zero_share == pytest.approx(0.5, abs=0.01)
+    assert memory.free_hintable == pytest.approx(8 * MIB, abs=4 * MIB)
+    assert memory.busy_share == pytest.approx(0.25, abs=0.1)
+    assert memory.dirty.distinct(1.0) == pytest.approx(GUEST.dirty.distinct(1.0), rel=0.15)
+    for level in (Compression(Codec.ZLIB), Compression(Codec.ZSTD)):
+        assert memory.ratio(level).all == pytest.approx(0.5, abs=0.1)
+        assert found.survey.source.compression_speed(level) < 1e10
+    assert wire.asked == [2]
+    assert found.survey.link.goodput == {2: 1e8}
+
+
+async def test_a_survey_says_what_it_cost_and_keeps_its_time() -> None:
+    found = await survey(Subject(SimulatedInspection(GUEST)), Depth.QUICK)
+    assert found.duration < 3.0
+    assert 0 < found.cpu_seconds < found.duration
+    assert found.looks == len(EFFORTS[Depth.QUICK].schedule)
+    assert found.sampled_pages == EFFORTS[Depth.QUICK].pages
+    assert any("not probed" in note for note in found.notes)
+
+
+async def test_where_memory_cannot_be_read_the_hypervisor_counts() -> None:
+    found = await survey(Subject(Unreadable(GUEST)), Depth.QUICK)
+    memory = found.survey.memory
+    assert found.looks == 0
+    assert memory.dirty.distinct(0.3) == pytest.approx(GUEST.dirty.distinct(0.3), rel=0.1)
+    assert memory.ratios == {}
+    assert any("counted" in note for note in found.notes)
+
+
+def test_a_sample_is_spread_evenly_over_what_is_in_memory() -> None:
+    there = np.full(10_000, NEVER_PROVIDED, dtype=np.uint8)
+    there[2_000:6_000] = IN_MEMORY
+    chosen = sample(there, 100, np.random.default_rng(0))
+    assert len(set(chosen.tolist())) == 100
+    assert (there[chosen] == IN_MEMORY).all()
+    assert np.bincount((chosen.astype(int) - 2_000) // 400).tolist() == [10] * 10
+    assert len(sample(there, 5_000, np.random.default_rng(0))) == 4_000
+
+
+@pytest.mark.parametrize("depth", Depth)
+def test_every_depth_leaves_time_for_the_rest(depth: Depth) -> None:
+    effort = EFFORTS[depth]
+    most = {Depth.QUICK: 3.0, Depth.DEFAULT: 8.0, Depth.DEEP: 60.0}[depth]
+    # A probe warms up for 0.2 s, and its two programs take up to half a second to start.
+    assert effort.schedule[-1] + effort.probes * (effort.probe + 0.7) + 0.8 <= most
+    assert list(effort.schedule) == sorted(effort.schedule)

@@ -1,0 +1,181 @@
+from dataclasses import asdict, replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from unit.records import SURVEY, moved, seen
+from unit.theory.guests import KVM
+from whimbrel.model.memory import Survey
+from whimbrel.model.method import Method
+from whimbrel.model.outcome import Ending
+from whimbrel.model.record import MoveRecord
+from whimbrel.theory.calibrate import WIDEST, Corrections, calibrate
+from whimbrel.theory.dirtying import uniform
+from whimbrel.theory.simulate import simulate
+
+MOVES = 9
+
+
+def learn(*records: MoveRecord, before: float = 2000.0) -> Corrections:
+    return calibrate(records, "a", "b", before=before, rules=KVM)
+
+
+def factors(corrections: Corrections) -> dict[str, float]:
+    found = asdict(corrections)
+    del found["moves"]
+    return found
+
+
+def truth(**factors_on: float) -> Survey:
+    return Corrections(**factors_on).on(SURVEY)  # type: ignore[arg-type] # factors only
+
+
+TRUE = moved()
+"""A move that went exactly as simulated."""
+
+
+def test_no_past_move_corrects_nothing() -> None:
+    assert learn() == Corrections()
+    assert Corrections().on(SURVEY) == SURVEY
+
+
+def test_moves_that_went_as_simulated_correct_nothing() -> None:
+    for method in (Method.TCP, Method.POSTCOPY, Method.QEMU_DEFAULT):
+        found = learn(*[moved(method=method)] * MOVES)
+        assert factors(found) == pytest.approx(dict.fromkeys(factors(found), 1.0), rel=0.02)
+
+
+def test_a_link_that_gives_less_than_its_goodput_is_found() -> None:
+    found = learn(*[moved(truth=truth(link=0.8))] * MOVES)
+    assert found.link == pytest.approx(0.8, rel=0.02)
+    assert found.moves == MOVES
+
+
+def test_one_correction_makes_the_next_prediction_right() -> None:
+    slow = truth(link=0.8, load=4.0)
+    method = Method.POSTCOPY
+    record = moved(method=method, truth=slow)
+    found = learn(*[record] * MOVES)
+    course = simulate(found.on(SURVEY), record.tuning, KVM)
+    assert course.total_time == pytest.approx(record.observed.total_time, rel=0.02)
+
+
+def busy(survey: Survey) -> Survey:
+    """Let the guest write more than pre-copy can take."""
+    return replace(survey, memory=replace(survey.memory, dirty=uniform(100_000, 400_000)))
+
+
+def test_post_copy_tells_stopping_and_loading_apart() -> None:
+    slow = replace(SURVEY, destination=replace(SURVEY.destination, load_seconds=0.02))
+    record = moved(method=Method.POSTCOPY, survey=busy(SURVEY), truth=busy(slow))
+    assert record.observed.downtime_reported != record.observed.downtime
+    found = learn(*[record] * MOVES)
+    assert found.load == pytest.approx(4.0, rel=0.05)
+    assert found.stop == pytest.approx(1.0, rel=0.05)
+
+
+def test_pre_copy_blames_stopping_and_loading_alike() -> None:
+    part = SURVEY.source.stop_seconds + SURVEY.source.state_bytes / 2.5e8
+    part += SURVEY.destination.load_seconds
+    late = seen(TRUE, downtime=(TRUE.observed.downtime or 0) + 2 * part)
+    found = learn(*[late] * MOVES)
+    assert found.stop == found.load == pytest.approx(3.0, rel=0.02)
+
+
+def test_a_downtime_whose_remaining_bytes_are_unknown_teaches_nothing() -> None:
+    late = seen(TRUE, downtime=5.0, remaining=None)
+    assert learn(*[late] * MOVES).load == 1.0
+
+
+def test_what_was_left_over_by_chance_is_not_blamed_on_loading() -> None:
+    left = 40 * 2**20
+    longer = (TRUE.observed.downtime or 0) + left / 4096 * 4104 / 2.5e8
+    late = seen(TRUE, downtime=longer, remaining=(TRUE.observed.remaining or 0) + left)
+    assert learn(*[late] * MOVES).load == pytest.approx(1.0, abs=0.05)
+
+
+def test_costs_per_page_are_found_and_the_first_touch_only_without_preparation() -> None:
+    dear = replace(
+        SURVEY,
+        source=replace(SURVEY.source, copy_seconds=1.2e-6),
+        destination=replace(SURVEY.destination, receive_seconds=0.9e-6),
+    )
+    prepared = learn(*[moved(truth=dear)] * MOVES)
+    assert prepared.source_page == pytest.approx(2.0, rel=0.02)
+    assert prepared.destination_page == pytest.approx(1.5, rel=0.02)
+    assert prepared.first_touch == 1.0
+    touchy = replace(SURVEY, destination=replace(SURVEY.destination, touch_seconds=1.5e-6))
+    fresh = learn(*[moved(method=Method.QEMU_DEFAULT, truth=touchy)] * MOVES)
+    assert fresh.first_touch == pytest.approx(3.0, rel=0.02)
+    assert fresh.destination_page == 1.0
+
+
+def test_a_bandwidth_limit_says_nothing_about_the_link() -> None:
+    limited = moved(method=Method.QEMU_DEFAULT)
+    assert learn(*[seen(limited, total_time=100.0)] * MOVES).link == 1.0
+
+
+def test_few_moves_correct_little() -> None:
+    slow = moved(truth=truth(link=0.5))
+    found = [learn(*[slow] * count).link for count in range(MOVES + 1)]
+    assert found[0] == found[1] == 1.0
+    assert found == sorted(found, reverse=True)
+    assert found[-1] == pytest.approx(0.5, rel=0.02)
+
+
+@given(st.floats(1e-3, 1e6), st.integers(0, MOVES))
+@settings(max_examples=20)
+def test_one_outlier_does_not_swing_it(total_time: float, others: int) -> None:
+    outlier = seen(TRUE, total_time=total_time, downtime=total_time)
+    found = learn(*[TRUE] * others, outlier)
+    assert factors(found) == pytest.approx(dict.fromkeys(factors(found), 1.0), rel=0.01)
+
+
+figures = st.none() | st.floats(0, 1e9)
+
+
+@given(
+    st.lists(st.tuples(figures, figures, figures, figures, figures), min_size=1, max_size=5),
+    st.sampled_from([Method.TCP, Method.QEMU_DEFAULT, Method.POSTCOPY]),
+)
+@settings(max_examples=25)
+def test_no_figure_makes_anything_zero_or_negative(
+    told: list[tuple[float | None, ...]], method: Method
+) -> None:
+    names = ("total_time", "downtime", "wire_bytes", "source_cpu_seconds", "normal_pages")
+    base = moved(method=method)
+    found = learn(*[seen(base, **dict(zip(names, each, strict=True))) for each in told] * 3)
+    assert all(1 / WIDEST <= factor <= WIDEST for factor in factors(found).values())
+    survey = found.on(SURVEY)
+    assert survey.source.state_bytes >= 1
+    assert min(survey.link.goodput.values()) > 0
+
+
+def test_only_what_had_ended_before_teaches() -> None:
+    slow = [moved(at, truth=truth(link=0.5)) for at in (100.0, 200.0, 300.0, 400.0)]
+    assert learn(*slow, before=300.0) == learn(*slow[:2], before=300.0)
+    assert learn(*slow, before=300.0).moves == 2
+    assert learn(*slow, before=100.0) == Corrections()
+
+
+def test_other_hosts_failed_moves_and_unsurveyed_ones_do_not_teach() -> None:
+    slow = moved(truth=truth(link=0.5))
+    others = [
+        replace(slow, source="c"),
+        replace(slow, source="b", destination="a"),
+        replace(slow, ending=Ending.TIMEOUT),
+        replace(slow, survey=None),
+    ]
+    assert learn(*others * MOVES) == Corrections()
+
+
+def test_their_order_does_not_matter() -> None:
+    records = [moved(at, truth=truth(link=at / 1000)) for at in (400.0, 600.0, 800.0)]
+    assert learn(*records) == learn(*reversed(records))
+
+
+def test_every_past_move_is_weighed_against_its_own_survey() -> None:
+    stale = replace(SURVEY, link=replace(SURVEY.link, goodput={1: 5e8}))
+    found = learn(*[moved(survey=stale, truth=SURVEY)] * MOVES)
+    assert found.link == pytest.approx(0.5, rel=0.02)
