@@ -14,7 +14,7 @@ def main(arguments: list[str]) -> int:
         [*python, "ruff", "check", "--quiet", "."],
         [*python, "ruff", "format", "--check", "--quiet", "."],
         [*python, "mypy"],
-        [*python, "pytest", *arguments],
+        [*python, "pytest", *(arguments or ["--durations=20", "--durations-min=1"])],
     ]
     for step in steps if not arguments else steps[-1:]:
         code = subprocess.run(step, cwd=ROOT, check=False).returncode

@@ -14,7 +14,7 @@ from whimbrel.lab.namespaces import namespace_names
 from whimbrel.lab.owner import Owner
 
 WHIMBREL = Path(sys.executable).parent / "whimbrel"
-PATIENCE = 240.0
+PATIENCE = 540.0
 
 TINY = ["--memory", "192 MiB", "--fill", "64 MiB", "--methods", "tcp", "--survey", "none"]
 

@@ -131,6 +131,7 @@ def test_an_interrupted_lab_leaves_nothing(tmp_path: Path, number: signal.Signal
 def test_a_guest_that_never_converges_times_out_and_stays_intact(tmp_path: Path) -> None:
     busy = ["--memory", "256 MiB", "--fill", "128 MiB", "--hot", "96 MiB", "--link", "400 Mbit/s"]
     busy += ["--dirty-rate", "200 MiB/s", "--downtime-limit", "50 ms", "--methods", "tcp,auto"]
+    busy += ["--touch", "64 B"]  # so that a slow machine, too, outruns the link
     done = whimbrel("lab", *busy, "--timeout", "20 s", "--results", str(tmp_path))
     assert done.returncode == 4, done.stderr
     runs = json.loads((tmp_path / "lab.json").read_text())["scenarios"][0]["runs"]

@@ -7,8 +7,11 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from textwrap import dedent
 
@@ -18,17 +21,18 @@ import pytest
 from whimbrel.errors import LabError
 from whimbrel.lab.counters import Counters, interface_bytes
 from whimbrel.lab.folders import bases
-from whimbrel.lab.goodput import measure_goodput
+from whimbrel.lab.goodput import Goodput, measure_goodput
 from whimbrel.lab.hosts import LabHost, two_hosts
 from whimbrel.lab.leftovers import Leftovers, find_leftovers, remove_leftovers
+from whimbrel.lab.links import shape_of
 from whimbrel.lab.namespaces import in_namespace, inhabitants, namespace_names
 from whimbrel.lab.owner import Owner, owner_of_folder, owner_of_namespace
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="making network namespaces needs root")
 
 MEGABIT = 1e6 / 8
-PAYLOAD = 1448 / 1514
-"""The share of a full Ethernet frame, as HTB counts it, that TCP carries."""
+STRETCH = 0.1
+"""Seconds from one reading of the wire's counters to the next."""
 
 ANOTHER_LAB = dedent("""
     import subprocess, sys
@@ -73,6 +77,14 @@ def only(owner: Owner) -> Leftovers:
     )
 
 
+def has_ended(pid: int) -> bool:
+    """Tell whether a process is gone; its parent may not have collected it yet."""
+    try:
+        return psutil.Process(pid).status() in {psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}
+    except psutil.NoSuchProcess:
+        return True
+
+
 def ours() -> set[str]:
     owner = Owner.current()
     return {owner.namespace("a"), owner.namespace("b")} & set(namespace_names())
@@ -92,7 +104,11 @@ def nothing_stays() -> Iterator[None]:
     assert not psutil.Process().children(recursive=True)
     assert Path("/proc/self/ns/net").stat().st_ino == network
     assert open_files() <= files + 2  # the event loop's own come and go
-    assert threading.active_count() <= threads + 1  # asyncio's waiter for child processes
+    # asyncio's waiters for child processes end a moment after their processes
+    for waiter in threading.enumerate():
+        if waiter.name.startswith("asyncio-waitpid"):
+            waiter.join(30)
+    assert threading.active_count() <= threads + 1
 
 
 def answers(caller: LabHost, called: LabHost, link: int) -> bool:
@@ -105,6 +121,51 @@ def answers(caller: LabHost, called: LabHost, link: int) -> bool:
 
         with in_namespace(caller.namespace, call) as connection:
             return bool(connection.getsockname()[0] == caller.addresses[link])
+
+
+@dataclass(frozen=True)
+class Wire:
+    """What a busy sender put on the wire, headers counted.
+
+    A machine that is busy itself carries less for a while, never more: the whole tells the most
+    that a link gives, the best stretch what it gives to a sender that is let work.
+
+    Attributes:
+        found: What the receiver counted.
+        total: Bytes from the first reading to the last.
+        seconds: The time between the two, rather too much.
+        best: Bytes per second of the best stretch, rather too few.
+    """
+
+    found: Goodput
+    total: int
+    seconds: float
+    best: float
+
+
+async def keep_busy(
+    sender: LabHost, receiver: LabHost, *, streams: int = 1, mptcp: bool = False
+) -> Wire:
+    """Pour over a link for a second, and read the sender's counters meanwhile."""
+    pouring = asyncio.create_task(
+        measure_goodput(sender, receiver, duration=1.0, streams=streams, mptcp=mptcp)
+    )
+    start = interface_bytes(sender)
+
+    def read() -> tuple[float, int, float]:
+        began = time.monotonic()
+        return began, sum(sent(start, sender)), time.monotonic()
+
+    readings = [read()]
+    while not pouring.done():
+        await asyncio.wait({pouring}, timeout=STRETCH)
+        readings.append(read())
+    found = await pouring
+    (first, base, _), (_, total, last) = readings[0], readings[-1]
+    best = max(
+        (after[1] - before[1]) / (after[2] - before[0]) for before, after in pairwise(readings)
+    )
+    return Wire(found, total - base, last - first, best)
 
 
 def sent(before: dict[str, tuple[int, int]], host: LabHost) -> list[int]:
@@ -157,9 +218,13 @@ def test_an_interrupt_from_outside_leaves_nothing(when: str) -> None:
     ) as process:
         owner = Owner.of(process.pid)
         assert process.stdout
-        assert process.stdout.readline()
+        assert process.stderr
+        assert process.stdout.readline(), process.stderr.read()
         process.send_signal(signal.SIGINT)
-        _, complaint = process.communicate(timeout=30)
+        try:
+            _, complaint = process.communicate(timeout=120)
+        finally:
+            process.kill()
     try:
         assert complaint.strip().endswith("KeyboardInterrupt")
         assert not only(owner)
@@ -199,16 +264,18 @@ def test_who_may_not_make_namespaces_is_told_to_use_sudo() -> None:
 async def test_a_link_gives_what_its_rate_promises_in_both_directions() -> None:
     for rate in (200 * MEGABIT, 1000 * MEGABIT):
         with two_hosts(rate) as (a, b):
-            there = await measure_goodput(a, b, duration=0.5)
-            back = await measure_goodput(b, a, duration=0.5, streams=4)
-        for found in (there, back):
-            # above: the token bucket's burst and the frames under way; below: a busy machine
-            assert 0.6 * rate < found.rate < 1.05 * rate * PAYLOAD
+            there = await keep_busy(a, b)
+            back = await keep_busy(b, a, streams=4)
+        for wire in (there, back):
+            assert wire.total <= rate * wire.seconds * 1.01 + shape_of(rate).burst
+            assert wire.best > 0.7 * rate
+            # a receiver that is kept from its core misses much, or finds much in its buffer
+            assert 0.2 * rate < wire.found.rate < 2 * rate
 
 
 async def test_a_faster_link_gives_more() -> None:
     rates = []
-    for rate in (200 * MEGABIT, None):
+    for rate in (50 * MEGABIT, None):
         with two_hosts(rate) as (a, b):
             rates.append((await measure_goodput(a, b, duration=0.3)).rate)
     assert rates[1] > 2 * rates[0]
@@ -218,12 +285,13 @@ async def test_the_queue_of_a_busy_link_delays_by_milliseconds_only() -> None:
     with two_hosts(200 * MEGABIT) as (a, b):
         busy = asyncio.create_task(measure_goodput(a, b, duration=1.0, streams=8))
         before = interface_bytes(a)
-        while sum(sent(before, a)) < 4 << 20:  # noqa: ASYNC110 - the kernel does not call
-            await asyncio.sleep(0.01)
+        while sum(sent(before, a)) < 4 << 20:
+            assert not busy.done()
+            await asyncio.sleep(0.01)  # the kernel does not call
         delayed = await measure_goodput(a, b, duration=0.1)
         await busy
     # 1000 packets of 64 KiB, the kernel's own queue, would take 2.6 s
-    assert delayed.latency < 0.1
+    assert delayed.latency < 0.5
 
 
 @pytest.mark.parametrize("count", [2, 3])
@@ -232,25 +300,31 @@ async def test_an_mptcp_connection_uses_all_links_whoever_calls(count: int) -> N
     with two_hosts(rate, count) as (a, b):
         for sender, receiver in ((a, b), (b, a)):
             before = interface_bytes(sender)
-            found = await measure_goodput(sender, receiver, duration=0.7, mptcp=True)
+            wire = await keep_busy(sender, receiver, mptcp=True)
             shares = sent(before, sender)
             assert min(shares) > 0.3 * max(shares)
-            assert found.rate > 1.2 * rate
+            assert wire.best > 1.2 * rate
 
 
 async def test_a_plain_tcp_connection_uses_the_link_it_calls() -> None:
-    with two_hosts(100 * MEGABIT, 2) as (a, b):
-        for link in (0, 1):
+    for link in (0, 1):
+        # hosts of their own: what a connection left in a queue goes on after it
+        with two_hosts(100 * MEGABIT, 2) as (a, b):
             before = interface_bytes(a)
             await measure_goodput(a, b, duration=0.1, link=link)
             shares = sent(before, a)
-            assert shares[link] > 100 * shares[1 - link]
+            assert shares[link] > 10 * shares[1 - link]
 
 
 async def test_counters_see_what_goes_over_the_link() -> None:
     with two_hosts(100 * MEGABIT) as (a, b):
         async with Counters((a, b), period=0.02) as counters:
+            while not counters.samples:  # noqa: ASYNC110 - a plain list
+                await asyncio.sleep(0.01)
             found = await measure_goodput(a, b, duration=0.3)
+            left: dict[str, tuple[int, int]] = {}
+            while left != (left := interface_bytes(a)):  # noqa: ASYNC110 - the kernel does not call
+                await asyncio.sleep(0.05)  # the queue empties itself
         first, last = counters.samples[0].interfaces, counters.samples[-1].interfaces
         carried = last["b", "w0"][0] - first["b", "w0"][0]
         assert carried >= found.rate * found.seconds
@@ -281,7 +355,7 @@ def test_what_a_killed_lab_left_is_found_and_removed_while_another_one_runs() ->
         said = remove_leftovers(found)
         assert len(said) == 4
         assert f"{guest}" in said[0]
-        assert not psutil.pid_exists(guest) or psutil.Process(guest).status() == "zombie"
+        assert has_ended(guest)
         assert not found.folders[0].exists()
         assert not only(owner)
         assert answers(a, b, 0)

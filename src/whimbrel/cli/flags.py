@@ -32,6 +32,10 @@ def _move(text: str, *names: str) -> Any:
     return _option("Link and moves", text, *names)
 
 
+def _auto(text: str, *names: str) -> Any:
+    return _option("What auto aims at", text, *names)
+
+
 def _output(text: str, *names: str) -> Any:
     return _option("Output", text, *names)
 
@@ -86,6 +90,15 @@ FreePageHints = Annotated[
     _move("Do not send what the guest calls free.", "--free-page-hints/--no-free-page-hints"),
 ]
 
+Goal = Annotated[Text, _auto("fastest, least-downtime, least-cpu or least-traffic.")]
+MaxDowntime = Annotated[Text, _auto('How long the guest may stand still, "500 ms".')]
+Deadline = Annotated[Text, _auto('By when the guest shall have moved, "90 s".')]
+CpuBudget = Annotated[Text, _auto("Cores that a move may keep busy on each host, 1.5.")]
+PostcopyFlag = Annotated[
+    Switch,
+    _auto("Whether the guest may move before its memory.", "--postcopy/--no-postcopy"),
+]
+
 Results = Annotated[Path | None, _output("Results folder; results/DATE unless told.")]
 JsonFile = Annotated[
     Path | None, _output('Write the figures here as well; "-" is standard output.', "--json")
@@ -119,6 +132,11 @@ KEYS = {
     "prepare_memory": "prepare_memory",
     "prepare_threads": "prepare_threads",
     "free_page_hints": "free_page_hints",
+    "goal": "auto.goal",
+    "max_downtime": "auto.max_downtime",
+    "deadline": "auto.deadline",
+    "cpu_budget": "auto.cpu_budget",
+    "postcopy": "auto.postcopy",
 }
 """Which key of a scenario file each flag stands for."""
 

@@ -54,6 +54,11 @@ def lab(
     prepare_memory: flags.PrepareMemory = None,
     prepare_threads: flags.PrepareThreads = None,
     free_page_hints: flags.FreePageHints = None,
+    goal: flags.Goal = None,
+    max_downtime: flags.MaxDowntime = None,
+    deadline: flags.Deadline = None,
+    cpu_budget: flags.CpuBudget = None,
+    postcopy: flags.PostcopyFlag = None,
     results: flags.Results = None,
     json: flags.JsonFile = None,
 ) -> None:

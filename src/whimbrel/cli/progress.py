@@ -1,6 +1,7 @@
 """The lab on a terminal: one live line for the move that runs, one line for each that ended."""
 
 import time
+from math import inf
 from types import TracebackType
 from typing import Self
 
@@ -10,15 +11,29 @@ from rich.text import Text
 
 from whimbrel.errors import WhimbrelError
 from whimbrel.lab.plan import Planned
-from whimbrel.model.migration import Decision, Event, Observation, Pass, Phase, PhaseChange
+from whimbrel.model.method import Tuning
+from whimbrel.model.migration import (
+    ENDS,
+    Decision,
+    Event,
+    Observation,
+    Pass,
+    Phase,
+    PhaseChange,
+)
 from whimbrel.model.outcome import Ending
+from whimbrel.model.prediction import Interval, Prediction
 from whimbrel.model.record import MoveRecord
 from whimbrel.model.scenario import LabResult, Run, Scenario
 from whimbrel.model.units import format_link, format_rate, format_size, format_time
 from whimbrel.store import Store
+from whimbrel.theory.outlook import Lookout, Outlook
 
 REFRESHES = 4
 """Per second; drawing more often costs CPU that the move could use, and nobody reads faster."""
+
+_TENTHS, _MINUTES = 10.0, 120.0
+"""Seconds below which tenths are shown, and from which minutes are."""
 
 
 class Terminal:
@@ -46,6 +61,8 @@ class Terminal:
         self._began = 0.0
         self._pass = 0
         self._phase = Phase.IDLE
+        self._deadline = inf
+        self._lookout = Lookout(Tuning())
         self.so_far: LabResult | None = None
 
     def __enter__(self) -> Self:
@@ -75,6 +92,7 @@ class Terminal:
         memory, fill = scenario.guest.memory, scenario.guest.redline.fill
         text = f"{scenario.name}: {moves} moves of a {format_size(memory)} VM, "
         text += f"{format_size(fill)} of it redlined, over a link of {rate}"
+        self._deadline = scenario.timeout
         self._say(text, "bold")
 
     def run_begins(self, planned: Planned) -> None:
@@ -83,20 +101,32 @@ class Terminal:
         self._began = time.monotonic()
         self._pass = 0
         self._phase = Phase.IDLE
+        self._lookout = Lookout(planned.tuning, None, self._deadline)
         self._show(0.0, "")
+
+    def foreseen(self, prediction: Prediction) -> None:
+        """See `Audience`."""
+        self._lookout = Lookout(prediction.tuning, prediction, self._deadline)
+        self._show(0.0, _expected(self._lookout.before()))
 
     def happened(self, event: Event) -> None:
         """See `Audience`."""
+        if self._phase in ENDS:  # it was called back, and begins anew in another way
+            self._lookout = Lookout(Tuning(), None, self._deadline)
+            self._phase = Phase.IDLE
+        outlook = self._lookout.hear(event)
         match event:
             case Pass():
                 self._pass = event.number
             case PhaseChange():
                 self._phase = event.phase
             case Observation():
-                self._show(_share(event), _figures(event, self._pass, self._phase))
+                figures = [_expected(outlook), _figures(event, self._pass, self._phase)]
+                self._show(_share(event, outlook), "  ".join(f for f in figures if f))
 
     def decided(self, decision: Decision) -> None:
         """See `Audience`."""
+        self._lookout.decided(decision.action)
         name = type(decision.action).__name__
         words = "".join(f" {c.lower()}" if c.isupper() else c for c in name).strip()
         self._say(f"    {format_time(decision.at)}: {words}, since {decision.reason}", "cyan")
@@ -139,8 +169,29 @@ class Terminal:
             self._progress.update(self._task, visible=False)
 
 
-def _share(seen: Observation) -> float:
+def _share(seen: Observation, outlook: Outlook) -> float:
+    """Return how much of the time is over; where that is not known, how much of memory is sent."""
+    if outlook.left is not None:
+        return seen.at / max(seen.at + outlook.left.p50, 1e-3)
     return 1 - seen.remaining / seen.total if seen.total else 0.0
+
+
+def _expected(outlook: Outlook) -> str:
+    """Say what is to be expected: "38 s left, 30-45 s; will converge: 97 %"."""
+    words = [] if outlook.left is None else [_left(outlook.left)]
+    if outlook.completion_probability < 1:
+        words.append(f"will converge: {outlook.completion_probability * 100:.0f} %")
+    return "; ".join(words)
+
+
+def _left(left: Interval) -> str:
+    if left.p90 >= _MINUTES:
+        return f"{format_time(left.p50)} left, {format_time(left.p10)} to {format_time(left.p90)}"
+    return f"{_seconds(left.p50)} s left, {_seconds(left.p10)}-{_seconds(left.p90)} s"
+
+
+def _seconds(time_left: float) -> str:
+    return f"{time_left:.1f}" if time_left < _TENTHS else f"{time_left:.0f}"
 
 
 def _figures(seen: Observation, number: int, phase: Phase) -> str:

@@ -13,12 +13,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from enum import StrEnum
 from pathlib import Path
 
 from whimbrel.errors import LabError
 from whimbrel.lab.image import Image
 from whimbrel.lab.kernel import Progress, cache_folder, published, quiet
+from whimbrel.model.scenario import AcceleratorChoice
 
 FIRST_LINE = b"whimbrel: guest is up"
 PATIENCE = 5.0
@@ -26,14 +26,6 @@ PATIENCE = 5.0
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _ARGUMENTS = {"kvm": ["-accel", "kvm"], "tcg": ["-accel", "tcg,thread=multi"]}
-
-
-class Wish(StrEnum):
-    """What a person asked for."""
-
-    AUTO = "auto"
-    KVM = "kvm"
-    TCG = "tcg"
 
 
 @dataclass(frozen=True)
@@ -68,7 +60,7 @@ class Probe:
 
 
 def choose_accelerator(
-    wish: Wish,
+    wish: AcceleratorChoice,
     image: Image,
     *,
     qemu: str = "qemu-system-x86_64",
@@ -89,7 +81,7 @@ def choose_accelerator(
     Raises:
         LabError: KVM was insisted on and does not boot the guest, or QEMU is missing.
     """
-    if wish is Wish.TCG:
+    if wish is AcceleratorChoice.TCG:
         return Accelerator("tcg", "tcg: asked for")
     key = _key(image, qemu, device, patience)
     found = _remembered(key)
@@ -97,7 +89,7 @@ def choose_accelerator(
         progress("trying whether KVM boots a guest")
         found = _tried(image, qemu, device, patience)
         _remember(key, found)
-    if wish is Wish.KVM and found.name != "kvm":
+    if wish is AcceleratorChoice.KVM and found.name != "kvm":
         raise LabError(
             f"KVM was asked for, but {found.reason.removeprefix('tcg: ')}.",
             "Use --accelerator tcg or --accelerator auto.",

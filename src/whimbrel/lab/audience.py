@@ -4,6 +4,7 @@ from typing import Protocol
 
 from whimbrel.lab.plan import Planned
 from whimbrel.model.migration import Decision, Event
+from whimbrel.model.prediction import Prediction
 from whimbrel.model.record import MoveRecord
 from whimbrel.model.scenario import LabResult, Run, Scenario
 
@@ -22,6 +23,9 @@ class Audience(Protocol):
 
     def run_begins(self, planned: Planned) -> None:
         """A move begins."""
+
+    def foreseen(self, prediction: Prediction) -> None:
+        """What was said of the move that comes next; not told where nothing was said."""
 
     def happened(self, event: Event) -> None:
         """Something happened on the move; `event.at` counts from its request."""
@@ -57,6 +61,9 @@ class Nobody:
     def run_begins(self, planned: Planned) -> None:
         """See `Audience`."""
 
+    def foreseen(self, prediction: Prediction) -> None:
+        """See `Audience`."""
+
     def happened(self, event: Event) -> None:
         """See `Audience`."""
 
@@ -71,3 +78,50 @@ class Nobody:
 
     def measured(self, so_far: LabResult) -> None:
         """See `Audience`."""
+
+
+class Relay:
+    """An audience that hands everything on to another; for those who only want some of it."""
+
+    def __init__(self, audience: Audience) -> None:
+        self._audience = audience
+
+    def says(self, text: str) -> None:
+        """See `Audience`."""
+        self._audience.says(text)
+
+    def works(self, what: str, share: float) -> None:
+        """See `Audience`."""
+        self._audience.works(what, share)
+
+    def scenario_begins(self, scenario: Scenario, moves: int) -> None:
+        """See `Audience`."""
+        self._audience.scenario_begins(scenario, moves)
+
+    def run_begins(self, planned: Planned) -> None:
+        """See `Audience`."""
+        self._audience.run_begins(planned)
+
+    def foreseen(self, prediction: Prediction) -> None:
+        """See `Audience`."""
+        self._audience.foreseen(prediction)
+
+    def happened(self, event: Event) -> None:
+        """See `Audience`."""
+        self._audience.happened(event)
+
+    def decided(self, decision: Decision) -> None:
+        """See `Audience`."""
+        self._audience.decided(decision)
+
+    def run_ended(self, run: Run) -> None:
+        """See `Audience`."""
+        self._audience.run_ended(run)
+
+    def moved(self, record: MoveRecord) -> None:
+        """See `Audience`."""
+        self._audience.moved(record)
+
+    def measured(self, so_far: LabResult) -> None:
+        """See `Audience`."""
+        self._audience.measured(so_far)

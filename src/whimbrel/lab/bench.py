@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from whimbrel.errors import ConfigError
-from whimbrel.lab.accelerator import Accelerator, Wish, choose_accelerator
+from whimbrel.lab.accelerator import Accelerator, choose_accelerator
 from whimbrel.lab.audience import Audience, Nobody
 from whimbrel.lab.folders import run_folder
 from whimbrel.lab.forecast import Said, foresee, record_of
@@ -22,9 +22,10 @@ from whimbrel.lab.measured import measured_move
 from whimbrel.lab.plan import Planned, plan
 from whimbrel.lab.scenario_check import check
 from whimbrel.lab.stage import Stage, stage
-from whimbrel.model.method import Method, Policy
+from whimbrel.model.method import Method
 from whimbrel.model.outcome import Ending
-from whimbrel.model.scenario import Chosen, LabResult, Run, Scenario
+from whimbrel.model.record import MoveRecord
+from whimbrel.model.scenario import LabResult, Run, Scenario
 
 
 async def run_lab(
@@ -70,7 +71,7 @@ async def _bench(scenario: Scenario, folder: Path, ledger: Ledger, audience: Aud
     )
     image = await asyncio.to_thread(build_image, kernel, audience.says)
     accelerator = await asyncio.to_thread(
-        choose_accelerator, Wish(scenario.accelerator.value), image, progress=audience.says
+        choose_accelerator, scenario.accelerator, image, progress=audience.says
     )
     audience.says(f"Guests run under {accelerator.reason}.")
     return _Bench(scenario, folder, image, accelerator, ledger=ledger, audience=audience)
@@ -120,19 +121,32 @@ class _Bench:
         if lacking:
             return Run(planned.method, None, planned.repeat, Ending.NOT_AVAILABLE, lacking)
         guest = await self._guest_for(on, planned)
+        await guest.free_again(self._audience)
         said = await self._foreseen(on, guest, planned)
         if said is None:
             return await self._measured(on, guest, planned)
-        taken = replace(planned, tuning=said.tuning)
+        self._audience.foreseen(said.prediction)
+        if said.refused:
+            return refused(planned, said)
         began = time.time()
-        run = await self._measured(on, guest, taken, said.policy)
-        run = replace(run, predicted=said.prediction, pucker=said.pucker, chosen=said.chosen)
-        if run.ending is not Ending.NOT_AVAILABLE:
-            self._audience.moved(record_of(run, said, began, time.time()))
-        if run.ending is Ending.CANCELLED and said.fallback is not None and self._guest is not None:
-            anew = replace(planned, tuning=said.fallback)
-            return changed_course(run, await self._measured(on, self._guest, anew))
-        return run
+        first = await self._measured(on, guest, replace(planned, tuning=said.tuning), said)
+        first = replace(first, predicted=said.prediction, pucker=said.pucker, chosen=said.chosen)
+        second = await self._anew(on, planned, said, first)
+        record = last_attempt(first, second, said, (began, time.time()))
+        if record.ending is not Ending.NOT_AVAILABLE:
+            self._audience.moved(record)
+        return first if second is None else changed_course(first, second)
+
+    async def _anew(self, on: Stage, planned: Planned, said: Said, first: Run) -> Run | None:
+        """Begin a move anew that the guard called back; None where there is nothing to begin."""
+        left = said.timeout - (first.observed.wall_time or 0.0)
+        if first.ending is not Ending.CANCELLED or said.fallback is None or self._guest is None:
+            return None
+        if left <= 0:
+            return None
+        self._audience.says(f"{planned.method} begins anew by post-copy: {first.reason}")
+        taken = replace(planned, tuning=said.fallback)
+        return await self._measured(on, self._guest, taken, within=left)
 
     async def _foreseen(self, on: Stage, guest: Guest, planned: Planned) -> Said | None:
         if self._scenario.survey is None and planned.method is not Method.AUTO:
@@ -143,11 +157,18 @@ class _Bench:
         return await foresee(on, guest, planned, self._scenario, generator)
 
     async def _measured(
-        self, on: Stage, guest: Guest, planned: Planned, policy: Policy | None = None
+        self,
+        on: Stage,
+        guest: Guest,
+        planned: Planned,
+        said: Said | None = None,
+        *,
+        within: float | None = None,
     ) -> Run:
-        measured = await measured_move(
-            on, guest, planned, self._scenario.timeout, self._audience, policy=policy
-        )
+        deadline = self._scenario.timeout if said is None else said.timeout
+        if within is not None:
+            deadline = within
+        measured = await measured_move(on, guest, planned, deadline, self._audience, said=said)
         self._guest = measured.guest
         return measured.run
 
@@ -164,6 +185,38 @@ class _Bench:
         return self._guest
 
 
+def refused(planned: Planned, said: Said) -> Run:
+    """Return the run of a move that was not begun, with what was said of it."""
+    return Run(
+        method=planned.method,
+        tuning=None,
+        repeat=planned.repeat,
+        ending=Ending.NOT_AVAILABLE,
+        reason=said.refused,
+        predicted=said.prediction,
+        pucker=said.pucker,
+        chosen=said.chosen,
+    )
+
+
+def last_attempt(
+    first: Run, second: Run | None, said: Said, times: tuple[float, float]
+) -> MoveRecord:
+    """Return what a history keeps of a move: its last attempt, with what that was set to.
+
+    A move that was called back and begun anew is one move. The figures of two attempts under
+    the settings of one would teach what never happened.
+
+    Args:
+        first: The first attempt.
+        second: The second; None where there was none.
+        said: What was said before the first.
+        times: When it was asked for and when it was over, seconds since 1970-01-01 UTC.
+    """
+    last = second or first
+    return replace(record_of(last, said, *times), tuning=last.tuning or said.tuning)
+
+
 def changed_course(first: Run, second: Run) -> Run:
     """Return what became of a move that was given up and begun anew as one run.
 
@@ -176,8 +229,10 @@ def changed_course(first: Run, second: Run) -> Run:
         wall_time=None if None in times else sum(t or 0.0 for t in times),
         wire_bytes=None if None in sent else sum(b or 0 for b in sent),
     )
-    chosen = first.chosen and Chosen(
-        Method.POSTCOPY, (*first.chosen.reasons, f"changed course: {first.reason}")
+    chosen = first.chosen and replace(
+        first.chosen,
+        method=Method.POSTCOPY,
+        reasons=(*first.chosen.reasons, f"changed course: {first.reason}"),
     )
     return replace(
         second,

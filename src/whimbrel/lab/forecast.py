@@ -1,12 +1,15 @@
 """What is said of a lab move before it begins, from a survey alone; and what `auto` takes.
 
-survey ──► predict the one method asked for        a static method runs as it is named,
-       └─► predict every candidate ──► choose      even where its verdict is refuse;
-                                                   only `auto` decides, and is guarded
+    survey ──► predict the one method asked for     a static method runs as it is named,
+           └─► theory.planning ──► Plan             even where its verdict is refuse;
+                                                    only `auto` decides, and is guarded
+
+Every figure of a survey is taken before the move it speaks of.
 """
 
 import asyncio
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,28 +19,24 @@ from whimbrel.lab.guests import Guest
 from whimbrel.lab.plan import Planned
 from whimbrel.lab.stage import Stage
 from whimbrel.lab.surveyed import survey_stage
-from whimbrel.model.inventory import Capability
-from whimbrel.model.method import Compression, Method, Policy, Settings, Tuning, tuning_for
-from whimbrel.model.plan import Candidate, Forecast, Plan, Rejection, Wish
+from whimbrel.model.method import Method, Policy, Postcopy, Tuning, tuning_for
+from whimbrel.model.plan import Candidate, Certificate, Forecast, Plan, Wish
 from whimbrel.model.prediction import Prediction
 from whimbrel.model.record import MoveFigures, MoveRecord
 from whimbrel.model.scenario import Chosen, Run, Scenario
 from whimbrel.model.survey import Depth, Surveyed
 from whimbrel.model.units import format_time
-from whimbrel.theory.candidates import NAMED, candidates
-from whimbrel.theory.choose import choose
-from whimbrel.theory.pucker import Risk, exposed_seconds, headroom_left, pucker
+from whimbrel.practice.survey import COMPRESSIONS
+from whimbrel.theory.explain import ladder, reasons
+from whimbrel.theory.planning import plan_move, pucker_of
+from whimbrel.theory.pucker import headroom_left
 from whimbrel.theory.rules import QemuRules
-from whimbrel.theory.simulate import predict, simulate
-
-CHANNELS = (2, 4)
-"""Numbers of channels that `auto` weighs; more do not help on few cores."""
+from whimbrel.theory.simulate import predict
+from whimbrel.theory.situation import Earlier, Situation
 
 TOLERATED = 1.0
 """Seconds of standing still that a guest's clients are taken to tolerate: vMotion's goal is
 0.5 s, and a TCP peer first retransmits after 1 s (RFC 6298)."""
-
-_WEIGHED = tuple(m for m in NAMED if m is not Method.QEMU_DEFAULT)
 
 
 @dataclass(frozen=True)
@@ -46,49 +45,78 @@ class Said:
 
     Attributes:
         tuning: What the move will be set to.
-        prediction: What it will do.
+        prediction: What it will do; for `auto` its verdict is the plan's.
         pucker: How it will feel.
+        surveyed: What it was made from.
+        timeout: Seconds after which it is given up.
         chosen: What `auto` decided; None for every other method.
         policy: How far the guard may go; None for every other method.
+        certificate: The ladder it may climb; None for every other method.
         fallback: What `auto` begins anew with when it had to give up; None: nothing.
-        surveyed: What it was made from.
+        refused: Why `auto` does not begin at all; empty where it does.
     """
 
     tuning: Tuning
     prediction: Prediction
     pucker: float
-    chosen: Chosen | None
-    policy: Policy | None
-    fallback: Tuning | None
     surveyed: Surveyed
+    timeout: float
+    chosen: Chosen | None = None
+    policy: Policy | None = None
+    certificate: Certificate | None = None
+    fallback: Tuning | None = None
+    refused: str = ""
 
 
 async def foresee(
-    stage: Stage, guest: Guest, planned: Planned, scenario: Scenario, generator: np.random.Generator
+    stage: Stage,
+    guest: Guest,
+    planned: Planned,
+    scenario: Scenario,
+    generator: np.random.Generator,
+    *,
+    earlier: Sequence[Earlier] = (),
 ) -> Said:
     """Survey the guest, the link and the hosts, and say what the planned move will do.
+
+    Args:
+        stage: The two ends.
+        guest: The guest, running on one of them.
+        planned: The move.
+        scenario: What belongs to all moves.
+        generator: The only source of randomness.
+        earlier: What was seen of this guest before, if anything.
 
     Raises:
         HostError: The guest cannot be looked into.
         LabError: The link cannot be probed.
     """
+    settings = scenario.settings
+    others = COMPRESSIONS if planned.method is Method.AUTO else ()
     surveyed = await survey_stage(
         stage,
         guest,
         scenario.survey or Depth.DEFAULT,
-        streams=(1, scenario.settings.channels),
-        compressions=(scenario.settings.compression,),
+        streams=(1, settings.channels),
+        compressions=tuple(dict.fromkeys((settings.compression, *others))),
         generator=generator,
     )
-    version = (await guest.end.hypervisor.abilities()).version
-    rules = rules_of(version, guest.machine.vm.accelerator)
-    job = _Job(surveyed, rules, scenario, generator)
-    if planned.method is not Method.AUTO:
-        said = await asyncio.to_thread(job.predicted, planned.tuning)
-        return job.said(planned.tuning, said)
     common = await stage.common()
-    plan = await asyncio.to_thread(job.plan, planned.tuning, common)
-    return job.decided(plan)
+    version = (await guest.end.hypervisor.abilities()).version
+    situation = Situation(
+        surveyed.survey,
+        source=common,
+        destination=common,
+        rules=rules_of(version, guest.machine.vm.accelerator),
+        hints=guest.machine.vm.free_page_hints,
+        tolerance=TOLERATED,
+        headroom=_headroom(surveyed, scenario),
+        earlier=tuple(earlier),
+    )
+    job = _Job(surveyed, situation, scenario, generator)
+    if planned.method is Method.AUTO:
+        return await asyncio.to_thread(job.decided)
+    return await asyncio.to_thread(job.said, Candidate(planned.method, planned.tuning))
 
 
 def rules_of(version: str, accelerator: str) -> QemuRules:
@@ -98,134 +126,100 @@ def rules_of(version: str, accelerator: str) -> QemuRules:
     return QemuRules.of(numbers, accelerator)
 
 
+def wish_of(scenario: Scenario) -> Wish:
+    """Return what a scenario wishes of `auto`."""
+    auto, limit = scenario.auto, scenario.settings.downtime_limit
+    return Wish(
+        total_time=min(scenario.timeout, auto.deadline or scenario.timeout),
+        downtime=auto.max_downtime or max(TOLERATED, 2 * limit),
+        goal=auto.goal,
+        postcopy=auto.postcopy,
+        cpu_budget=auto.cpu_budget,
+        bandwidth_limit=scenario.settings.bandwidth_limit,
+    )
+
+
 @dataclass(frozen=True)
 class _Job:
     """One survey with all that is worked out from it."""
 
     surveyed: Surveyed
-    rules: QemuRules
+    situation: Situation
     scenario: Scenario
     generator: np.random.Generator
 
-    def predicted(self, tuning: Tuning) -> Prediction:
-        return predict(
+    def said(self, candidate: Candidate) -> Said:
+        """Predict one candidate as it is."""
+        prediction = predict(
             self.surveyed.survey,
-            tuning,
-            self.rules,
+            candidate.tuning,
+            self.situation.rules,
             generator=self.generator,
             deadline=self.scenario.timeout,
         )
+        pucker = pucker_of(self.situation, candidate, prediction).figure
+        return Said(candidate.tuning, prediction, pucker, self.surveyed, self.scenario.timeout)
 
-    def plan(self, start: Tuning, common: frozenset[Capability]) -> Plan:
-        """Predict every candidate, and rank them."""
-        possible, rejected = weighed(self.scenario.settings, start, common)
-        forecasts = [Forecast(each, self.predicted(each.tuning)) for each in possible]
-        choice = choose(forecasts, self.wish)
-        return Plan(self.wish, choice.ranking, (*rejected, *choice.rejected))
+    def decided(self) -> Said:
+        """Make the plan that `auto` follows."""
+        wish = wish_of(self.scenario)
+        plan = plan_move(self.situation, self.scenario.settings, wish, generator=self.generator)
+        if plan.chosen is not None:
+            return self._begun(plan, plan.chosen)
+        return self._refused(plan)
 
-    @property
-    def wish(self) -> Wish:
-        limit = self.scenario.settings.downtime_limit
-        return Wish(total_time=self.scenario.timeout, downtime=max(TOLERATED, 2 * limit))
-
-    def said(self, tuning: Tuning, prediction: Prediction) -> Said:
-        figure = self._pucker(tuning, prediction)
-        return Said(tuning, prediction, figure, None, None, None, self.surveyed)
-
-    def decided(self, plan: Plan) -> Said:
-        settings = self.scenario.settings
-        fallback = tuning_for(Method.POSTCOPY, settings)
-        best = plan.chosen
-        method = best.candidate.method if best else Method.POSTCOPY
-        tuning = best.candidate.tuning if best else fallback
-        prediction = best.prediction if best else self.predicted(tuning)
-        chosen = Chosen(method, (*reasons(plan), f"surveyed for {self._took}"))
-        said = self.said(tuning, prediction)
-        policy = Policy(downtime=max(settings.downtime_limit, self.wish.downtime))
-        return replace(said, chosen=chosen, policy=policy, fallback=fallback)
-
-    @property
-    def _took(self) -> str:
-        return format_time(self.surveyed.duration)
-
-    def _pucker(self, tuning: Tuning, prediction: Prediction) -> float:
-        memory = psutil.virtual_memory()
-        course = simulate(self.surveyed.survey, tuning, self.rules, deadline=self.scenario.timeout)
-        risk = Risk(
-            not_completing=1 - prediction.completion_probability,
-            exposed=exposed_seconds(course),
-            downtime=prediction.downtime.p90,
-            tolerance=TOLERATED,
-            headroom=headroom_left(
-                self.surveyed.destination_facts.available_memory,
-                self.scenario.guest.memory,
-                memory.total,
-            ),
+    def _begun(self, plan: Plan, best: Forecast) -> Said:
+        certificate, wish = plan.certificate, plan.wish
+        return Said(
+            tuning=best.candidate.tuning,
+            prediction=replace(best.prediction, verdict=plan.verdict),
+            pucker=plan.pucker.figure if plan.pucker else 0.0,
+            surveyed=self.surveyed,
+            timeout=wish.total_time,
+            chosen=self._chosen(plan, best.candidate.method),
+            policy=Policy(downtime=wish.downtime, postcopy=wish.postcopy),
+            certificate=certificate,
+            fallback=certificate.anew if certificate else None,
         )
-        return pucker(risk).figure
 
-
-def weighed(
-    settings: Settings, start: Tuning, common: frozenset[Capability]
-) -> tuple[list[Candidate], list[Rejection]]:
-    """Return the candidates that `auto` weighs, each tuning once, and what is ruled out.
-
-    Args:
-        settings: What a person set; a bandwidth limit and the downtime limit hold for all.
-        start: The plain tuning; whether the guest gives free page hints is fixed with it.
-        common: What both hosts can do.
-    """
-    found: dict[Tuning, Candidate] = {}
-    rejected: dict[Method, Rejection] = {}
-    for variant in _variants(settings, start):
-        possible, refused = candidates(variant, common, common, _WEIGHED)
-        for each in possible:
-            found.setdefault(each.tuning, each)
-        rejected |= {each.method: each for each in refused}
-    return list(found.values()), list(rejected.values())
-
-
-def _variants(settings: Settings, start: Tuning) -> list[Settings]:
-    channels = dict.fromkeys((settings.channels, *CHANNELS))
-    prepared = dict.fromkeys((settings.prepared_memory, None))
-    return [
-        replace(
-            settings, channels=count, prepared_memory=memory, free_page_hints=start.free_page_hints
+    def _refused(self, plan: Plan) -> Said:
+        """Say what would come of the likeliest way, which is not taken either."""
+        likeliest = _likeliest(plan)
+        if likeliest is None:
+            plain = tuning_for(Method.TCP, self.scenario.settings)
+            told, why = self.said(Candidate(Method.TCP, plain)), "both hosts lack what is needed"
+            method = Method.TCP
+        else:
+            candidate = likeliest[0].candidate
+            method = candidate.method
+            told, why = self.said(candidate), f"{method}: {likeliest[1]}"
+        return replace(
+            told,
+            prediction=replace(told.prediction, verdict=plan.verdict),
+            timeout=plan.wish.total_time,
+            chosen=self._chosen(plan, method),
+            refused=" ".join((f"nothing keeps the wish ({why}).", *plan.advice)).rstrip("."),
         )
-        for count in channels
-        for memory in prepared
-    ]
+
+    def _chosen(self, plan: Plan, method: Method) -> Chosen:
+        took = f"surveyed for {format_time(self.surveyed.duration)}"
+        return Chosen(method, (*reasons(plan), took), ladder(plan.certificate), plan.advice)
 
 
-def reasons(plan: Plan) -> tuple[str, ...]:
-    """Say why the first of a plan was taken, and why not the best of every other method."""
-    if plan.chosen is None:
-        return ("nothing is sure to complete but post-copy",)
-    told = [_reason(plan.ranking[0])]
-    seen = {plan.ranking[0].candidate.method}
-    for each in plan.ranking[1:]:
-        if each.candidate.method not in seen:
-            seen.add(each.candidate.method)
-            told.append(_reason(each))
-    told += [
-        f"not {each.method}: {each.reason}" for each in plan.rejected if each.method not in seen
-    ]
-    return tuple(dict.fromkeys(told))
+def _likeliest(plan: Plan) -> tuple[Forecast, str] | None:
+    """Return what most probably completes of what was ruled out, what is allowed first."""
+    known = [(no.forecast, no.reason) for no in plan.rejected if no.forecast is not None]
+
+    def chance(each: tuple[Forecast, str]) -> tuple[bool, float]:
+        pulls = each[0].candidate.tuning.postcopy is not Postcopy.NEVER
+        return plan.wish.postcopy or not pulls, each[0].prediction.completion_probability
+
+    return max(known, key=chance, default=None)
 
 
-def _reason(forecast: Forecast) -> str:
-    tuning, prediction = forecast.candidate.tuning, forecast.prediction
-    words = [f"{forecast.candidate.method}"]
-    if tuning.channels:
-        words.append(f"{tuning.channels} channels")
-    words += [_codec(tuning.compression)] if tuning.compression else []
-    words += ["memory prepared"] if tuning.prepared_memory else []
-    time = f"{format_time(forecast.wall_time)}, frozen {format_time(prediction.downtime.p50)}"
-    return f"{', '.join(words)}: {time}, completes {prediction.completion_probability:.0%}"
-
-
-def _codec(compression: Compression) -> str:
-    return f"{compression.codec}:{compression.level}"
+def _headroom(surveyed: Surveyed, scenario: Scenario) -> float:
+    free = surveyed.destination_facts.available_memory
+    return headroom_left(free, scenario.guest.memory, psutil.virtual_memory().total)
 
 
 def record_of(run: Run, said: Said, began: float, ended: float) -> MoveRecord:
@@ -244,8 +238,10 @@ def record_of(run: Run, said: Said, began: float, ended: float) -> MoveRecord:
     there = {"a": "b", "b": "a"}.get(run.source, "")
     figures = MoveFigures(
         total_time=seen.total_time,
+        preparation_time=seen.preparation_time,
         downtime=seen.downtime_observed,
         downtime_reported=seen.downtime_reported,
+        downtime_expected=seen.downtime_expected,
         wire_bytes=seen.wire_bytes,
         remaining=run.passes[-1].remaining if run.passes else None,
         source_cpu_seconds=seen.source_cpu_seconds,

@@ -26,6 +26,7 @@ class Goodput:
         seconds: How long was counted, after the warm-up.
         streams: How many connections shared the link.
         mptcp: Whether they were MPTCP connections.
+        buffered: Bytes that were written and not yet received, all streams together.
     """
 
     rate: float
@@ -33,6 +34,7 @@ class Goodput:
     seconds: float
     streams: int
     mptcp: bool
+    buffered: int = 0
 
 
 async def measure_goodput(
@@ -43,6 +45,7 @@ async def measure_goodput(
     streams: int = 1,
     mptcp: bool = False,
     link: int = 0,
+    as_qemu: bool = False,
 ) -> Goodput:
     """Measure what TCP gets from one host to the other, with the load that there is now.
 
@@ -53,12 +56,14 @@ async def measure_goodput(
         streams: How many connections at once.
         mptcp: Whether to use MPTCP, which uses all links when `link` is 0.
         link: The link whose address is called.
+        as_qemu: Write and read in the pieces that QEMU does (`streams`), for a forecast.
 
     Raises:
         LabError: An end failed or took much too long. Neither end is left running.
     """
     words = [f"--streams={streams}", f"--warm-up={WARM_UP}", f"--duration={duration}"]
     words += ["--mptcp"] if mptcp else []
+    words += ["--as-qemu"] if as_qemu else []
     address = receiver.addresses[link]
     patience = WARM_UP + duration + PATIENCE
     async with AsyncExitStack() as ends, _explained(patience):
@@ -67,12 +72,14 @@ async def measure_goodput(
         sending = await ends.enter_async_context(_end(sender, "send", address, f"{port}", *words))
         latency = (await _figures(sending))["latency"]
         counted = await _figures(receiving)
+        waited = await _figures(sending)
     return Goodput(
         rate=counted["received"] / counted["seconds"],
         latency=latency,
         seconds=counted["seconds"],
         streams=streams,
         mptcp=mptcp,
+        buffered=round(waited["buffered"]),
     )
 
 

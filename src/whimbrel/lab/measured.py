@@ -6,18 +6,18 @@ Each figure's meaning and its pitfalls stand in docs/measures.md.
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from whimbrel.errors import HostError, LabError
 from whimbrel.lab.audience import Audience
 from whimbrel.lab.counters import CpuTimes, interface_bytes, process_cpu
+from whimbrel.lab.forecast import Said
 from whimbrel.lab.guests import Guest, beat_label
 from whimbrel.lab.heartbeat import Record, gap_across_switchover, longest_gap
 from whimbrel.lab.image import BEAT_PORT
 from whimbrel.lab.plan import Planned
 from whimbrel.lab.stage import End, Stage
 from whimbrel.lab.tracks import tracks
-from whimbrel.model.method import Policy
 from whimbrel.model.migration import ENDS, Decision, Event, PhaseChange, Side
 from whimbrel.model.outcome import Ending, Outcome
 from whimbrel.model.scenario import GuestCheck, Observed, Run
@@ -79,6 +79,7 @@ class _Readings:
             total_time=outcome.total_time,
             setup_time=outcome.setup_time,
             downtime_reported=outcome.downtime_reported,
+            downtime_expected=outcome.downtime_expected,
             downtime_observed=self._gap(record) if completed else None,
             longest_gap=longest_gap(record, self.began, time.monotonic()),
             wire_bytes=None if self._sent_after is None else self._sent_after - self._sent_before,
@@ -125,17 +126,25 @@ async def measured_move(
     deadline: float,
     audience: Audience,
     *,
-    policy: Policy | None = None,
+    said: Said | None = None,
 ) -> Measured:
-    """Move the guest to the other host and measure it; failures become the run's ending."""
-    await guest.free_again(audience)
+    """Move the guest to the other host and measure it; failures become the run's ending.
+
+    Args:
+        stage: Where.
+        guest: What is moved.
+        planned: How.
+        deadline: Seconds after which it is given up.
+        audience: Who is told on the way.
+        said: What was said of this very attempt; the guard goes by it. None: nothing.
+    """
     dirty_rate = await guest.dirty_rate() if guest.load.dirty_rate else 0.0
     stage.counters.samples.clear()
     if guest.machine.pid is not None:
         stage.counters.watch_process(guest.end.name, guest.machine.pid)
     await stage.warm.release()
     readings = _Readings(stage, guest, audience)
-    request = _request(stage, guest, planned, deadline, policy)
+    request = _request(stage, guest, planned, deadline, said)
     moved = await _moved(request, readings)
     ended = time.monotonic()
     await stage.warm.hold()
@@ -166,17 +175,24 @@ async def measured_move(
 
 
 def _request(
-    stage: Stage, guest: Guest, planned: Planned, deadline: float, policy: Policy | None
+    stage: Stage, guest: Guest, planned: Planned, deadline: float, said: Said | None
 ) -> Request:
     there = stage.other(guest.end)
-    return Request(
+    request = Request(
         source=guest.end.hypervisor,
         machine=guest.machine,
         destination=there.hypervisor,
         address=stage.address(there),
         tuning=planned.tuning,
         timeout=deadline,
-        policy=policy,
+    )
+    if said is None or said.policy is None:
+        return request
+    return replace(
+        request,
+        policy=said.policy,
+        certificate=said.certificate,
+        prediction=said.prediction,
     )
 
 

@@ -15,12 +15,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from whimbrel.errors import ConfigError, ExitCode, LabError
+from whimbrel.lab.accuracy import SuiteResult
 from whimbrel.model.outcome import Ending
 from whimbrel.model.scenario import LabResult, Run
 from whimbrel.model.units import MIB, format_size
+from whimbrel.report.accuracy import accuracy_html, accuracy_markdown, assessment_document
 from whimbrel.report.document import json_text, lab_document, series_document
 from whimbrel.report.images import Image
-from whimbrel.report.page import lab_page
+from whimbrel.report.page import lab_page, picture
 from whimbrel.report.table import csv_text, markdown
 
 _OTHER_FILE = "Name another file with --json."
@@ -78,6 +80,36 @@ def write_results(folder: Path, result: LabResult) -> None:
         _write(folder / "table.csv", csv_text(result))
         _write(folder / "series.json", json_text(series_document(result)))
         _write(folder / "report.html", lab_page(result, _draw(folder, result)))
+
+
+def write_suite(folder: Path, found: SuiteResult) -> None:
+    """Write what a suite yields: the same files, without counters and each scenario's charts.
+
+    Raises:
+        LabError: A file could not be written.
+    """
+    with _explained(folder, LabError):
+        _write(folder / "lab.json", json_text(suite_document(found)))
+        _write(folder / "accuracy.md", accuracy_markdown(found.assessment))
+        _write(folder / "table.md", markdown(found.lab))
+        _write(folder / "table.csv", csv_text(found.lab))
+        section = accuracy_html(found.assessment, [_draw_suite(folder, found)])
+        _write(folder / "report.html", lab_page(found.lab, (), section))
+
+
+def suite_document(found: SuiteResult) -> dict[str, object]:
+    """Return every run, and the assessment under `accuracy` (docs/json.md)."""
+    return lab_document(found.lab) | {"accuracy": assessment_document(found.assessment)}
+
+
+def _draw_suite(folder: Path, found: SuiteResult) -> str:
+    from whimbrel.report.canvas import DARK, LIGHT  # noqa: PLC0415 - as below
+    from whimbrel.report.scatter import accuracy_chart  # noqa: PLC0415
+
+    light, dark = (accuracy_chart(found.records, theme) for theme in (LIGHT, DARK))
+    (folder / "accuracy.png").write_bytes(light)
+    (folder / "accuracy-dark.png").write_bytes(dark)
+    return picture(light, dark, "Predicted beside observed times and downtimes of every move")
 
 
 def _draw(folder: Path, result: LabResult) -> list[Image]:

@@ -29,7 +29,7 @@ from whimbrel.lab.scenario_keys import (
     read_methods,
 )
 from whimbrel.model.method import Compression, Method, PreparedMemory, Settings
-from whimbrel.model.scenario import GuestSpec, LinkSpec, Load, Scenario
+from whimbrel.model.scenario import AutoSpec, GuestSpec, LinkSpec, Load, Scenario
 from whimbrel.model.survey import Depth
 from whimbrel.model.units import GIB, KIB, MIB, parse_rate, parse_time
 
@@ -86,6 +86,7 @@ def scenario_from(mapping: Mapping[str, object], origin: str) -> Scenario:
         link=LinkSpec(rate=keys.link.rate, count=keys.link.count),
         guest=GuestSpec(memory, keys.guest.vcpus, _load(keys.guest.redline, memory)),
         settings=_settings(keys),
+        auto=AutoSpec(**dict(keys.auto)),
         accelerator=keys.accelerator,
         kernel=keys.kernel,
         survey=keys.survey,
@@ -140,9 +141,14 @@ def scenario_toml(scenario: Scenario) -> str:
         "survey": _quoted(NONE if scenario.survey is None else scenario.survey.value),
         "modules": _path(scenario.modules),
     }
-    link = {"rate": _link(scenario.link.rate, UNLIMITED), "count": str(scenario.link.count)}
+    link = {
+        "rate": _link(scenario.link.rate, UNLIMITED),
+        "count": str(scenario.link.count),
+    }
     guest = {"memory": _size(scenario.guest.memory), "vcpus": str(scenario.guest.vcpus)}
-    tables = {"link": link, "guest": guest, "guest.redline": _redline(scenario.guest.redline)}
+    redline = _redline(scenario.guest.redline)
+    tables: dict[str, Mapping[str, str | None]]
+    tables = {"auto": _aims(scenario.auto), "link": link, "guest": guest, "guest.redline": redline}
     texts = [_lines(top), *(f"[{name}]\n{_lines(table)}" for name, table in tables.items())]
     return "\n".join(texts)
 
@@ -169,6 +175,16 @@ def _settings(keys: ScenarioKeys) -> Settings:
         prepared_memory=PreparedMemory(keys.prepare_threads) if keys.prepare_memory else None,
         free_page_hints=keys.free_page_hints,
     )
+
+
+def _aims(auto: AutoSpec) -> dict[str, str | None]:
+    return {
+        "goal": _quoted(auto.goal.value),
+        "max_downtime": None if auto.max_downtime is None else _time(auto.max_downtime),
+        "deadline": _quoted(NONE) if auto.deadline is None else _time(auto.deadline),
+        "cpu_budget": _quoted(NONE) if auto.cpu_budget is None else _digits(auto.cpu_budget),
+        "postcopy": "true" if auto.postcopy else "false",
+    }
 
 
 def _redline(load: Load) -> dict[str, str]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from whimbrel.errors import ConfigError
 from whimbrel.model.method import Codec, Settings
-from whimbrel.model.scenario import GuestSpec, Load, Scenario
+from whimbrel.model.scenario import AutoSpec, GuestSpec, Load, Scenario
 from whimbrel.model.units import MIB, PAGE, format_size
 
 GUEST_ROOM = 96 * MIB
@@ -58,6 +58,7 @@ def _problems(scenario: Scenario) -> Problems:
     if scenario.modules is not None and scenario.kernel is None:
         yield "modules", "belong to a kernel: set kernel as well"
     yield from _settings_problems(scenario.settings)
+    yield from _auto_problems(scenario.auto)
     yield from _guest_problems(scenario.guest)
 
 
@@ -75,6 +76,12 @@ def _settings_problems(settings: Settings) -> Problems:
         yield "xbzrle_cache", f"must hold at least one page ({format_size(PAGE)})"
     if settings.prepared_memory is not None:
         yield from _at_least("prepare_threads", settings.prepared_memory.threads, 1)
+
+
+def _auto_problems(auto: AutoSpec) -> Problems:
+    yield from _positive("auto.max_downtime", auto.max_downtime)
+    yield from _positive("auto.deadline", auto.deadline)
+    yield from _positive("auto.cpu_budget", auto.cpu_budget)
 
 
 def _guest_problems(guest: GuestSpec) -> Problems:

@@ -16,9 +16,11 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from whimbrel.errors import ConfigError
 from whimbrel.model.method import Codec, Compression, Method, PreparedMemory, Settings
+from whimbrel.model.plan import Goal
 from whimbrel.model.scenario import (
     AcceleratorChoice,
     Access,
+    AutoSpec,
     GuestSpec,
     LinkSpec,
     Load,
@@ -60,6 +62,18 @@ def read_depth(value: object) -> Depth | None:
     """Read "quick", "default" or "deep"; "none" surveys and predicts nothing."""
     text = _text(value, '"default"')
     return None if text == NONE else _word(text, Depth)
+
+
+def read_cores(value: object) -> float | None:
+    """Read a number of cores; "none" for as many as there are. A flag brings it as a text."""
+    if value == NONE:
+        return None
+    number = isinstance(value, int | float | str) and not isinstance(value, bool)
+    try:
+        return float(str(value) if number else "")
+    except ValueError:
+        problem = f"must be a number of cores, not {_written(value)}"
+        raise _wrong(problem, f'Write it as 1.5, or "{NONE}".') from None
 
 
 def complaint(key: str, error: PydanticCustomError, origin: str) -> ConfigError:
@@ -131,6 +145,7 @@ def _path(example: str) -> BeforeValidator:
 
 _Size = Annotated[int, _quantity(parse_size, '"512 MiB"')]
 _Time = Annotated[float, _quantity(parse_time, '"300 ms"')]
+_TimeOrNone = Annotated[float | None, _quantity(parse_time, '"90 s"', NONE)]
 _Rate = Annotated[float, _quantity(parse_rate, '"50 MiB/s"')]
 _LinkRate = Annotated[float | None, _quantity(parse_rate, '"1 Gbit/s"', UNLIMITED)]
 _Limit = Annotated[float | None, _quantity(parse_rate, '"1 Gbit/s"', NONE)]
@@ -162,6 +177,16 @@ class GuestKeys(_Table):
     redline: RedlineKeys = RedlineKeys()
 
 
+class AutoKeys(_Table):
+    """[auto]."""
+
+    goal: Annotated[Goal, _choice(Goal)] = AutoSpec().goal
+    max_downtime: _Time | None = None
+    deadline: _TimeOrNone = None
+    cpu_budget: Annotated[float | None, BeforeValidator(read_cores)] = None
+    postcopy: bool = AutoSpec().postcopy
+
+
 class LinkKeys(_Table):
     """[link]."""
 
@@ -188,6 +213,7 @@ class ScenarioKeys(_Table):
     kernel: Annotated[Path | None, _path('"/boot/vmlinuz"')] = None
     survey: Annotated[Depth | None, BeforeValidator(read_depth)] = Scenario().survey
     modules: Annotated[Path | None, _path('"/lib/modules/6.1.0"')] = None
+    auto: AutoKeys = AutoKeys()
     link: LinkKeys = LinkKeys()
     guest: GuestKeys = GuestKeys()
 

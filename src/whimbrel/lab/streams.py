@@ -1,21 +1,30 @@
 """The two ends of a goodput measurement: a program of its own, standard library only.
 
-    streams.py receive ADDRESS [--streams N] [--warm-up S] [--duration S] [--mptcp]
+    streams.py receive ADDRESS [--streams N] [--warm-up S] [--duration S] [--mptcp] [--as-qemu]
     streams.py send ADDRESS PORT [the same]
 
 The receiver listens on ADDRESS only and prints its port as one line of JSON, answers the pings of
 the first connection, counts what arrives on the others and prints the figures as one more line.
 Goodput is what the receiving program got, so no buffer of the sender flatters it. The sender
-prints the latency it saw, then pours zeros. Each end gives up by itself when its peer is gone.
+prints the latency it saw, then pours zeros, and prints what of them waited in its sockets. Each
+end gives up by itself when its peer is gone.
+
+With --as-qemu a single stream is written and read in the pieces that QEMU's plain stream is: 32
+pages with a header each in one call (MAX_IOV_SIZE, qemu-file.c), and a buffer of 32 KiB whose
+content is then copied to where it belongs (IO_BUF_SIZE). On a fast link these pieces, not the
+link, decide. Several streams are written in packets of 128 pages, as multifd does.
 """
 
 import argparse
+import fcntl
 import json
 import selectors
 import signal
 import socket
 import statistics
+import struct
 import sys
+import termios
 import time
 
 PROGRAM = __file__
@@ -25,9 +34,14 @@ CHUNK = 1 << 20
 PINGS = 64
 PATIENCE = 10.0
 """Seconds for anything that is not the transfer: connecting, pinging, waiting for a byte."""
-AFTER = 1.0
-"""Seconds that the sender pours longer than it is measured."""
+AFTER = 5.0
+"""Seconds that the sender pours longer than it is measured, for a receiver that comes late."""
 _MPTCP = 262  # IPPROTO_MPTCP, linux/in.h
+_HEADER, _PAGE = 8, 4096
+_PLAIN = [bytes(_HEADER), bytes(_PAGE)] * 32
+_PACKET = [bytes(1344), *([bytes(_PAGE)] * 128)]
+_READ = 32 << 10
+_PLACES = 32 << 20
 
 
 def receive(words: argparse.Namespace) -> None:
@@ -39,7 +53,8 @@ def receive(words: argparse.Namespace) -> None:
         with listener.accept()[0] as first:
             _answer(first)
         connections = [listener.accept()[0] for _ in range(words.streams)]
-    received, seconds = _count(connections, words.warm_up, words.duration)
+    reads = _Copying(_READ) if words.as_qemu and words.streams == 1 else _Reading(CHUNK)
+    received, seconds = _count(connections, reads, words.warm_up, words.duration)
     _tell(received=received, seconds=seconds)
 
 
@@ -49,41 +64,86 @@ def send(words: argparse.Namespace) -> None:
         first.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         _tell(latency=statistics.median(_ping(first) for _ in range(PINGS)))
     connections = [_connect(words) for _ in range(words.streams)]
-    _pour(connections, time.monotonic() + words.warm_up + words.duration + AFTER)
+    pieces = [bytes(CHUNK)]
+    if words.as_qemu:
+        pieces = _PLAIN if words.streams == 1 else _PACKET
+    waits = _pour(connections, pieces, time.monotonic() + words.warm_up + words.duration + AFTER)
+    late = waits[len(waits) // 2 :]  # until then the kernel may still have widened its buffers
+    _tell(buffered=statistics.median(late) if late else 0)
 
 
-def _count(connections: list[socket.socket], warm_up: float, duration: float) -> tuple[int, float]:
+class _Reading:
+    """Reads and forgets."""
+
+    def __init__(self, size: int) -> None:
+        self._buffer = memoryview(bytearray(size))
+
+    def __call__(self, connection: socket.socket) -> int:
+        return connection.recv_into(self._buffer)
+
+
+class _Copying:
+    """Reads pieces and copies each to where it belongs, as QEMU's destination does."""
+
+    def __init__(self, size: int) -> None:
+        self._buffer = memoryview(bytearray(size))
+        self._places = memoryview(bytearray(_PLACES))
+        self._at = 0
+
+    def __call__(self, connection: socket.socket) -> int:
+        got = connection.recv_into(self._buffer)
+        if self._at + got > _PLACES:
+            self._at = 0
+        self._places[self._at : self._at + got] = self._buffer[:got]
+        self._at += got
+        return got
+
+
+def _count(
+    connections: list[socket.socket], reads: _Reading | _Copying, warm_up: float, duration: float
+) -> tuple[int, float]:
     """Return the bytes received after the warm-up, and the seconds they took."""
-    buffer = bytearray(CHUNK)
     waiting = selectors.DefaultSelector()
     for connection in connections:
         waiting.register(connection, selectors.EVENT_READ, connection)
     received, first, now = 0, 0, time.monotonic()
-    begin, start = now + warm_up, now
-    while now < begin + duration:
+    begin, start = now + warm_up, None
+    while start is None or now < start + duration:
         ready = waiting.select(PATIENCE)
         if not ready:
             raise TimeoutError("nothing arrives")
-        received += sum(key.data.recv_into(buffer) for key, _ in ready)
+        received += sum(reads(key.data) for key, _ in ready)
         now = time.monotonic()
-        if start < begin <= now:
+        if start is None and now >= begin:
             start, first = now, received
     return received - first, now - start
 
 
-def _pour(connections: list[socket.socket], end: float) -> None:
-    """Send zeros until the receiver has hung up, or the time is over."""
-    content = bytes(CHUNK)
+def _pour(connections: list[socket.socket], pieces: list[bytes], end: float) -> list[int]:
+    """Send zeros until the receiver has hung up, or the time is over.
+
+    Returns:
+        Bytes that waited in the sockets, all together, whenever some could be written.
+    """
     waiting = selectors.DefaultSelector()
     for connection in connections:
         connection.setblocking(False)
         waiting.register(connection, selectors.EVENT_WRITE, connection)
+    waits: list[int] = []
     while time.monotonic() < end:
         try:
             for key, _ in waiting.select(AFTER):
-                key.data.send(content)
+                key.data.sendmsg(pieces)
         except (BrokenPipeError, ConnectionResetError):
-            return
+            break
+        waits.append(sum(_waiting(each) for each in connections))
+    return waits
+
+
+def _waiting(connection: socket.socket) -> int:
+    """Return the bytes that were written and not yet acknowledged (SIOCOUTQ, tcp(7))."""
+    found = fcntl.ioctl(connection, termios.TIOCOUTQ, struct.pack("i", 0))
+    return int(struct.unpack("i", found)[0])
 
 
 def _ping(connection: socket.socket) -> float:
@@ -128,6 +188,7 @@ def main() -> None:
     parser.add_argument("--warm-up", type=float, default=0.2)
     parser.add_argument("--duration", type=float, default=1.0)
     parser.add_argument("--mptcp", action="store_true")
+    parser.add_argument("--as-qemu", action="store_true")
     words = parser.parse_args()
     # whatever happens to the other end or to who started us: no end lives on
     signal.setitimer(signal.ITIMER_REAL, words.warm_up + words.duration + 3 * PATIENCE)

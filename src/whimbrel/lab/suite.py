@@ -108,9 +108,7 @@ def _scenario(number: int, pace: Pace, generator: np.random.Generator) -> Scenar
     )
 
 
-def _methods(
-    number: int, generator: np.random.Generator, *, repeated: bool
-) -> tuple[Method, ...]:
+def _methods(number: int, generator: np.random.Generator, *, repeated: bool) -> tuple[Method, ...]:
     if repeated:
         some = generator.choice([Method.TCP, Method.MULTICHANNEL, Method.COMPRESSED], 1)
         return (Method(str(some[0])), Method.POSTCOPY)
@@ -124,7 +122,7 @@ def _guest(pace: Pace, carried: float, generator: np.random.Generator) -> GuestS
     free = _Range(1.15, 2.0).draw(generator)
     memory = -(-int(fill * free + GUEST_ROOM) // (64 * MIB)) * 64 * MIB
     load = Load(
-        freed=_pages(generator.choice([0.0, 0.0, 0.0, 0.8]) * (memory - fill - GUEST_ROOM)),
+        freed=_pages(generator.choice([0.0, 0.0, 0.0, 0.5]) * (memory - fill - GUEST_ROOM)),
         fill=fill,
         pattern=Pattern(str(generator.choice(["text", "text", "mixed", "random"]))),
         hot=_pages(fill * _Range(0.03, 0.9).draw(generator)),

@@ -87,11 +87,17 @@ class LabLink:
             error=_SPREAD,
             nominal=nominal_rate(self._sender),
             other_traffic=others,
+            in_flight={each.streams: float(each.buffered) for each in found},
         )
 
     async def _measure(self, streams: int, seconds: float) -> Goodput:
         return await measure_goodput(
-            self._sender, self._receiver, duration=seconds, streams=streams, mptcp=self._mptcp
+            self._sender,
+            self._receiver,
+            duration=seconds,
+            streams=streams,
+            mptcp=self._mptcp,
+            as_qemu=True,
         )
 
 

@@ -95,7 +95,8 @@ class MemoryProfile:
         zero_error: Standard error of `zero_share` (absolute).
         untouched_share: Share of pages the source host never had to provide; part of
             `zero_share` (from /proc/PID/pagemap).
-        free_hintable: Bytes that are not zero but that the guest's kernel calls free.
+        free: Bytes that the guest's kernel calls free, zero or not.
+        free_hintable: Those of them that are not zero.
         dirty: The dirty curve.
         busy_share: Share of a vCPU's time in which the writer can run, above 0 up to 1;
             throttling first eats the rest (docs/theory.md, "Throttling").
@@ -103,18 +104,22 @@ class MemoryProfile:
         delta_bytes: Mean bytes of a rewritten page as a difference (XBZRLE); None: unknown,
             taken as a whole page.
         extent: Address range in bytes that holds every non-zero page; None: spread evenly.
+        content: Share of all non-zero pages that lies in each of so many equal parts of the
+            address range, in order; empty: as `extent` says.
     """
 
     total: int
     zero_share: float = 0.0
     zero_error: float = 0.0
     untouched_share: float = 0.0
+    free: int = 0
     free_hintable: int = 0
     dirty: DirtyCurve = DirtyCurve()
     busy_share: float = 1.0
     ratios: Mapping[Compression, WireRatio] = field(default_factory=dict)
     delta_bytes: float | None = None
     extent: tuple[int, int] | None = None
+    content: tuple[float, ...] = ()
 
     @property
     def pages(self) -> int:
@@ -140,14 +145,20 @@ class LinkProfile:
         goodput: Bytes per second of payload by number of TCP streams.
         latency: Seconds of round trip.
         error: Uncertainty of the goodput.
-        buffered: Bytes that wait in socket buffers and queues when the guest is stopped;
-            they must drain within the downtime.
+        in_flight: Bytes written and not yet received while the link is busy, by number of
+            TCP streams; what waits so must drain within the downtime. Empty: none.
     """
 
     goodput: Mapping[int, float]
     latency: float = 0.0002
     error: float = 0.0
-    buffered: int = 0
+    in_flight: Mapping[int, float] = field(default_factory=dict)
+
+    def in_flight_for(self, streams: int) -> float:
+        """Return what waits in the buffers of the measured stream count nearest to `streams`."""
+        if not self.in_flight:
+            return 0.0
+        return self.in_flight[min(self.in_flight, key=lambda count: (abs(count - streams), count))]
 
     def goodput_for(self, streams: int) -> float:
         """Return the goodput of the measured stream count nearest to `streams`."""
@@ -172,11 +183,17 @@ class HostProfile:
         feed_seconds: Seconds of the main thread to hand one page to the channels.
         difference_seconds: Seconds to encode one page as a difference (XBZRLE).
         compress_speed: Raw bytes per second and core, by codec and level.
+        restore_speed: Raw bytes per second and core that are restored from compressed ones.
         sync_seconds: Seconds per GiB of guest memory to synchronise the dirty bitmap.
+        start_seconds: To start a hypervisor that waits for the guest, its memory apart.
         setup_seconds: From the request until memory begins to flow.
         stop_seconds: To stop the vCPUs.
         state_bytes: Bytes of device state with its description.
-        load_seconds: Until the destination's guest runs once its state has arrived.
+        load_seconds: Until the destination's guest runs and answers once its state has arrived.
+        waking_pages: Missing pages that a busy guest waits for in post-copy, one after the
+            other, before it answers from outside again: those of its run queue, timers and
+            stacks, of the ring of the device it answers through, and what its writer touches
+            in between. Read off some moves of one guest (15 to 32).
         error: Uncertainty of all these seconds.
     """
 
@@ -189,16 +206,23 @@ class HostProfile:
     feed_seconds: float = 0.1e-6
     difference_seconds: float = 3e-6
     compress_speed: Mapping[Compression, float] = field(default_factory=dict)
+    restore_speed: Mapping[Compression, float] = field(default_factory=dict)
     sync_seconds: float = 0.0003
+    start_seconds: float = 0.05
     setup_seconds: float = 0.01
     stop_seconds: float = 0.001
     state_bytes: int = 77_000
     load_seconds: float = 0.005
+    waking_pages: float = 25.0
     error: float = 0.0
 
     def compression_speed(self, compression: Compression) -> float:
         """Return raw bytes per second and core; infinite where it was never measured."""
         return _nearest(self.compress_speed, compression, math.inf)
+
+    def restoring_speed(self, compression: Compression) -> float:
+        """Return raw bytes per second and core at the other end; infinite likewise."""
+        return _nearest(self.restore_speed, compression, math.inf)
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,7 @@ CLASSIC = (
     Method.COMPRESSED,
     Method.POSTCOPY,
     Method.RDMA,
+    Method.AUTO,
 )
 """What `whimbrel lab` compares unless told otherwise."""
 

@@ -6,7 +6,7 @@ What each figure means, and how it is measured, stands in docs/measures.md.
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from whimbrel.model.migration import Decision, Observation, Pass, PhaseChange, Side
+from whimbrel.model.migration import Decision, Observation, Pass, Phase, PhaseChange, Side
 
 
 class Ending(StrEnum):
@@ -61,6 +61,16 @@ class Outcome:
     def throttle_max(self) -> float | None:
         """The strongest throttling seen, 0 to 1; None where nothing was observed."""
         return max((o.throttle for o in self.observations), default=None)
+
+    @property
+    def downtime_expected(self) -> float | None:
+        """What the hypervisor last expected of the downtime while the guest ran at the source."""
+        known = (
+            each.expected_downtime
+            for each in reversed(self.observations)
+            if each.phase is Phase.PRECOPY and each.expected_downtime is not None
+        )
+        return next(known, None)
 
     @property
     def pass_count(self) -> int | None:

@@ -35,12 +35,18 @@ class Wish:
         goal: What to minimise among those that keep them.
         postcopy: Whether the guest may depend on two hosts and the link for a while: a
             failure then loses it (docs/devel/migration/postcopy.rst).
+        cpu_budget: Cores that the move may keep busy on each host in the middle draw, so that
+            the other VMs there keep theirs; None: as many as there are.
+        bandwidth_limit: Bytes per second that the move may send; None: no limit. QEMU lifts
+            it when it stops the guest.
     """
 
     total_time: float
     downtime: float
     goal: Goal = Goal.FASTEST
     postcopy: bool = True
+    cpu_budget: float | None = None
+    bandwidth_limit: float | None = None
 
 
 @dataclass(frozen=True)
@@ -49,14 +55,6 @@ class Candidate:
 
     method: Method
     tuning: Tuning
-
-
-@dataclass(frozen=True)
-class Rejection:
-    """A way that was ruled out, with the reason in one sentence."""
-
-    method: Method
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -72,6 +70,21 @@ class Forecast:
         return self.prediction.preparation_time.p50 + self.prediction.total_time.p50
 
 
+@dataclass(frozen=True)
+class Rejection:
+    """A way that was ruled out.
+
+    Attributes:
+        method: What it was.
+        reason: Why, in one sentence without a full stop.
+        forecast: What it would have done; None where it was ruled out before that.
+    """
+
+    method: Method
+    reason: str
+    forecast: Forecast | None = None
+
+
 class Step(StrEnum):
     """What a rung of the fallback ladder consists of, from the gentlest to the surest."""
 
@@ -79,6 +92,7 @@ class Step(StrEnum):
     RAISED_DOWNTIME_LIMIT = "raised downtime limit"
     THROTTLING = "throttling"
     POSTCOPY = "post-copy"
+    ANEW = "post-copy, begun anew"
 
 
 @dataclass(frozen=True)
@@ -128,9 +142,15 @@ class Certificate:
     def tuning(self) -> Tuning:
         """What to begin the move with, so that every rung can be climbed on the way.
 
-        Hypervisors fix capabilities at the start, hence it is set up for the last rung.
+        Hypervisors fix capabilities at the start, hence it is set up for the last rung that
+        can be climbed without calling the move back.
         """
-        return self.rungs[-1].tuning
+        return [rung for rung in self.rungs if rung.step is not Step.ANEW][-1].tuning
+
+    @property
+    def anew(self) -> Tuning | None:
+        """What to begin a second attempt with, should the first be called back; None: nothing."""
+        return next((rung.tuning for rung in self.rungs if rung.step is Step.ANEW), None)
 
     @property
     def guarantee(self) -> Rung | None:
@@ -190,6 +210,7 @@ class Plan:
         rejected: The rest, with reasons.
         certificate: How the chosen candidate is sure to complete; None where none was made.
         pucker: Its risk; None where it was not worked out. It bears on nothing else here.
+        advice: What would change the verdict, or allow something better; whole sentences.
     """
 
     wish: Wish
@@ -197,6 +218,7 @@ class Plan:
     rejected: tuple[Rejection, ...]
     certificate: Certificate | None = None
     pucker: Pucker | None = None
+    advice: tuple[str, ...] = ()
 
     @property
     def chosen(self) -> Forecast | None:

@@ -14,8 +14,11 @@ class MoveFigures:
 
     Attributes:
         total_time: The hypervisor's own total time in seconds; what predictions speak of.
+        preparation_time: Seconds until the destination listened, its memory prepared.
         downtime: Seconds the guest stood still, observed from outside the hypervisor.
         downtime_reported: Seconds of it that the hypervisor counted.
+        downtime_expected: Seconds that the hypervisor itself last expected, before it stopped
+            the guest.
         wire_bytes: Bytes on the wire.
         remaining: Raw bytes found dirty when the guest was stopped: those of the last pass.
         normal_pages: Pages sent with content.
@@ -24,8 +27,10 @@ class MoveFigures:
     """
 
     total_time: float | None = None
+    preparation_time: float | None = None
     downtime: float | None = None
     downtime_reported: float | None = None
+    downtime_expected: float | None = None
     wire_bytes: int | None = None
     remaining: int | None = None
     normal_pages: int | None = None

@@ -8,6 +8,7 @@ from pathlib import Path
 from whimbrel.model.method import CLASSIC, Method, Settings, Tuning
 from whimbrel.model.migration import Decision, Pass, PhaseChange
 from whimbrel.model.outcome import Ending
+from whimbrel.model.plan import Goal
 from whimbrel.model.prediction import Prediction
 from whimbrel.model.survey import Depth
 from whimbrel.model.units import GIB, MIB
@@ -80,6 +81,28 @@ class AcceleratorChoice(StrEnum):
 
 
 @dataclass(frozen=True)
+class AutoSpec:
+    """What `auto` shall aim at, and how far it may go; no other method heeds it.
+
+    Attributes:
+        goal: What shall be small.
+        max_downtime: Seconds the guest may stand still, in nine of ten draws; None: 1 s, or
+            twice the downtime limit where that is more.
+        deadline: Seconds from the request until the guest has moved, preparation included;
+            None: the scenario's timeout, which holds in any case.
+        cpu_budget: Cores that a move may keep busy on each host; None: as many as there are.
+        postcopy: Whether the guest may move before its memory. A failure of either host or of
+            the link then loses it.
+    """
+
+    goal: Goal = Goal.FASTEST
+    max_downtime: float | None = None
+    deadline: float | None = None
+    cpu_budget: float | None = None
+    postcopy: bool = True
+
+
+@dataclass(frozen=True)
 class Scenario:
     """One comparison: a guest, a link, and the methods to move the one over the other.
 
@@ -91,6 +114,7 @@ class Scenario:
         link: The network.
         guest: The guest.
         settings: What applies to all methods at once.
+        auto: What `auto` aims at.
         survey: How deep to survey before each move, to predict it; None predicts nothing.
         accelerator: KVM, TCG, or whichever works.
         kernel: A kernel image to use instead of the distribution's.
@@ -104,6 +128,7 @@ class Scenario:
     link: LinkSpec = LinkSpec()
     guest: GuestSpec = GuestSpec()
     settings: Settings = Settings()
+    auto: AutoSpec = AutoSpec()
     survey: Depth | None = Depth.DEFAULT
     accelerator: AcceleratorChoice = AcceleratorChoice.AUTO
     kernel: Path | None = None
@@ -145,6 +170,7 @@ class Observed:
     total_time: float | None = None
     setup_time: float | None = None
     downtime_reported: float | None = None
+    downtime_expected: float | None = None
     downtime_observed: float | None = None
     longest_gap: float | None = None
     wire_bytes: int | None = None
@@ -173,10 +199,14 @@ class Chosen:
     Attributes:
         method: What it took; the last it took, where it had to change course.
         reasons: Why that, and why not the others, one sentence each.
+        ladder: The rungs of the plan's certificate in words (docs/certificate.md).
+        advice: What would change the verdict, or allow something better; whole sentences.
     """
 
     method: Method
     reasons: tuple[str, ...]
+    ladder: tuple[str, ...] = ()
+    advice: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

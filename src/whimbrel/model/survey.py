@@ -1,7 +1,7 @@
 """What surveying yields beyond the survey itself: what it cost, and what it could not tell."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from whimbrel.model.memory import Survey
@@ -58,6 +58,8 @@ class LinkReading:
         nominal: Bytes per second that the interface reports; None: it says nothing.
         other_traffic: Bytes per second that others sent and received meanwhile, the busier
             direction; the goodput is what they leave.
+        in_flight: Bytes written and not yet received while the link is busy, by number of
+            streams.
     """
 
     goodput: Mapping[int, float]
@@ -65,6 +67,7 @@ class LinkReading:
     error: float = 0.03
     nominal: float | None = None
     other_traffic: float = 0.0
+    in_flight: Mapping[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

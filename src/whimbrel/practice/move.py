@@ -30,6 +30,8 @@ from whimbrel.model.migration import (
     Side,
 )
 from whimbrel.model.outcome import Ending, Outcome
+from whimbrel.model.plan import Certificate
+from whimbrel.model.prediction import Prediction
 from whimbrel.ports import Ended, Hypervisor, Machine, Migration, Reception
 from whimbrel.theory.convergence import Convergence
 
@@ -64,6 +66,8 @@ class Request:
         tuning: Every setting.
         timeout: Seconds after which the move is cancelled.
         policy: How far the guard may go where the move does not converge; None leaves it alone.
+        certificate: When a guarded move has to go over to which rung, counted from the request.
+        prediction: What was foreseen of it; the guard is sooner alarmed where that is not met.
     """
 
     source: Hypervisor
@@ -73,6 +77,8 @@ class Request:
     tuning: Tuning
     timeout: float
     policy: Policy | None = None
+    certificate: Certificate | None = None
+    prediction: Prediction | None = None
 
 
 @dataclass(frozen=True)
@@ -145,7 +151,13 @@ class _Conduct:
         self._clock = clock
         self._began = began
         self._record = _Record()
-        self._control = Convergence(request.tuning, request.timeout, request.policy)
+        self._control = Convergence(
+            request.tuning,
+            request.timeout,
+            request.policy,
+            certificate=request.certificate,
+            prediction=request.prediction,
+        )
         self._arrived_at: float | None = None
         self._silent = False
 

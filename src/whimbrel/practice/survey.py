@@ -70,8 +70,7 @@ class ThisHost:
 
     async def cost(self, base: HostProfile, shortened: Shortenings, touched: int) -> HostProfile:
         """See `HostProbe.cost`."""
-        speeds = {compression: found.speed for compression, found in shortened.items()}
-        return await gently(partial(costed, base, base.spare_cores, speeds, touched))
+        return await gently(partial(costed, base, base.spare_cores, shortened, touched))
 
 
 @dataclass(frozen=True)
@@ -180,6 +179,7 @@ def _link(subject: Subject, reading: LinkReading | None) -> LinkProfile:
         goodput=reading.goodput,
         latency=reading.latency,
         error=reading.error,
+        in_flight=reading.in_flight,
     )
 
 

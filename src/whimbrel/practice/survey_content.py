@@ -20,8 +20,8 @@ from whimbrel.model.method import Codec, Compression
 from whimbrel.model.units import PAGE
 
 Packet = Sequence[bytes]
-Stream = Callable[[Packet], int]
-"""Compresses one packet of pages within its stream and returns the bytes that leave it."""
+Stream = Callable[[Packet], bytes]
+"""Compresses one packet of pages within its stream and returns what leaves it."""
 
 _UNKNOWN_ERROR = 0.2
 """Relative error of a ratio that too few pages stand behind."""
@@ -36,10 +36,12 @@ class Shortened:
     Attributes:
         ratio: Compressed over raw bytes, corrected to streams.
         speed: Raw bytes per second of one core, within streams; 0: not measured.
+        restoring: Raw bytes per second of one core that restores them; 0: not measured.
     """
 
     ratio: WireRatio
     speed: float
+    restoring: float = 0.0
 
 
 def split(content: bytes) -> list[bytes]:
@@ -65,14 +67,16 @@ def shortened(
     """
     if not alone and not dirtied:
         return None
-    correction, doubt, speed = _correction(compression, [run for run in runs if run])
+    found = _streamed(compression, [run for run in runs if run])
     single = _sizes(compression, alone or dirtied)
     later = _sizes(compression, dirtied or alone)
-    error = float(np.hypot(max(_error(single), _error(later)), doubt))
+    error = float(np.hypot(max(_error(single), _error(later)), found.doubt))
     ratio = WireRatio(
-        all=float(single.mean()) * correction, dirty=float(later.mean()) * correction, error=error
+        all=float(single.mean()) * found.correction,
+        dirty=float(later.mean()) * found.correction,
+        error=error,
     )
-    return Shortened(ratio, speed)
+    return Shortened(ratio, found.speed, found.restoring)
 
 
 def stream(compression: Compression) -> Stream:
@@ -80,16 +84,15 @@ def stream(compression: Compression) -> Stream:
     if compression.codec is Codec.ZLIB:
         deflate = zlib.compressobj(compression.level)
 
-        def zlib_packet(pages: Packet) -> int:
-            size = sum(len(deflate.compress(page)) for page in pages)
-            return size + len(deflate.flush(zlib.Z_SYNC_FLUSH))
+        def zlib_packet(pages: Packet) -> bytes:
+            return b"".join(map(deflate.compress, pages)) + deflate.flush(zlib.Z_SYNC_FLUSH)
 
         return zlib_packet
     encoder = zstandard.ZstdCompressor(level=compression.level).compressobj()
 
-    def zstd_packet(pages: Packet) -> int:
-        size = sum(len(encoder.compress(page)) for page in pages)
-        return size + len(encoder.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK))
+    def zstd_packet(pages: Packet) -> bytes:
+        begun = b"".join(map(encoder.compress, pages))
+        return begun + encoder.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
 
     return zstd_packet
 
@@ -116,21 +119,43 @@ def difference(before: bytes, after: bytes) -> float | None:
     return float(np.minimum(sizes, PAGE).mean())
 
 
-def _correction(compression: Compression, runs: Sequence[Packet]) -> tuple[float, float, float]:
-    """Return streams' bytes over single pages', its relative error, and the speed in a stream."""
+@dataclass(frozen=True)
+class _Streamed:
+    """What streams make of runs: bytes over those of single pages, its error, and speeds."""
+
+    correction: float = 1.0
+    doubt: float = _UNKNOWN_ERROR
+    speed: float = 0.0
+    restoring: float = 0.0
+
+
+def _streamed(compression: Compression, runs: Sequence[Packet]) -> _Streamed:
     if not runs:
-        return 1.0, _UNKNOWN_ERROR, 0.0
+        return _Streamed()
     single = np.array([_sizes(compression, run).sum() * PAGE for run in runs])
-    packet = stream(compression)
+    packet, restore = stream(compression), restorer(compression)
     began = time.thread_time()
-    streamed = np.array([packet(run) for run in runs], dtype=np.float64)
-    seconds = max(time.thread_time() - began, 1e-9)
+    packets = [packet(run) for run in runs]
+    halfway = time.thread_time()
+    for each in packets:
+        restore(each)
+    ended = time.thread_time()
     raw = sum(len(run) for run in runs) * PAGE
+    streamed = np.array([len(each) for each in packets], dtype=np.float64)
     correction = float(streamed.sum() / single.sum())
     rest = streamed - correction * single
     few = len(runs) < 3  # noqa: PLR2004 - a spread needs three values
     spread = _UNKNOWN_ERROR if few else float(rest.std(ddof=1) * np.sqrt(len(runs)) / single.sum())
-    return correction, spread, raw / seconds
+    return _Streamed(
+        correction, spread, raw / max(halfway - began, 1e-9), raw / max(ended - halfway, 1e-9)
+    )
+
+
+def restorer(compression: Compression) -> Callable[[bytes], bytes]:
+    """Return what restores the packets of one stream, in their order."""
+    if compression.codec is Codec.ZLIB:
+        return zlib.decompressobj().decompress
+    return zstandard.ZstdDecompressor().decompressobj().decompress
 
 
 def _sizes(compression: Compression, pages: Packet) -> NDArray[np.float64]:

@@ -33,6 +33,9 @@ from whimbrel.theory.dirtying import DirtySample
 Numbers = NDArray[np.uint64]
 Provided = NDArray[np.uint8]
 
+PARTS = 64
+"""Equal parts of the memory for which it is told how much of its content they hold."""
+
 _DIFFERENCES = 256
 """Rewritten pages that are read twice, for XBZRLE."""
 
@@ -146,8 +149,12 @@ async def _watch(guest: Inspection, pages: Numbers, effort: Effort) -> _Watched:
 
 
 def _curve(watched: _Watched, before: Provided, after: Provided) -> DirtyCurve:
-    pages = int((before == IN_MEMORY).sum())
-    changed = changes(watched.marks)
+    marks, pages = watched.marks, int((before == IN_MEMORY).sum())
+    # Pages that stayed zero were not written; the fit must not spread writes over them.
+    full = (marks != 0).any(axis=0)
+    if full.sum() >= GROUPS:
+        marks, pages = marks[:, full], round(pages * float(full.mean()))
+    changed = changes(marks)
     fitted = curve(windows(watched.times, changed), pages)
     spread = unsteadiness(watched.times, changed, fitted, pages)
     error = float(np.hypot(fitted.rate_error, spread))
@@ -161,14 +168,33 @@ def _zeroes(watched: _Watched, there: Provided) -> MemoryProfile:
     total, count = len(there), len(watched.pages)
     untouched = int((there == NEVER_PROVIDED).sum())
     present = int((there == IN_MEMORY).sum())
-    share = float((watched.marks[-1] == 0).mean())
+    zero = watched.marks[-1] == 0
+    share = float(zero.mean())
     doubt = max(share * (1 - share), 1 / count) / count * (1 - count / max(count, present))
     return MemoryProfile(
         total=total * PAGE,
         zero_share=(untouched + share * present) / total,
         zero_error=float(np.sqrt(doubt)) * present / total,
         untouched_share=untouched / total,
+        content=_content(watched.pages, zero, there),
     )
+
+
+def _content(pages: Numbers, zero: NDArray[np.bool_], there: Provided) -> tuple[float, ...]:
+    """Return the share of all pages with content in each of `PARTS` parts of the memory.
+
+    Args:
+        pages: The sampled pages, (n,).
+        zero: Which of them were zero, (n,).
+        there: What each page of the guest is, (N,).
+    """
+    edges = np.linspace(0, len(there), PARTS + 1)
+    present = np.histogram(np.flatnonzero(there == IN_MEMORY), edges)[0]
+    seen = np.histogram(pages, edges)[0]
+    full = np.histogram(pages[~zero], edges)[0]
+    content = present * (full / np.maximum(seen, 1))
+    whole = float(content.sum())
+    return tuple(float(each) / whole for each in content) if whole > 0 else ()
 
 
 @dataclass(frozen=True)
@@ -250,4 +276,4 @@ def _with(found: GuestReading, busy: float, free: int | None) -> GuestReading:
         unknown = "What the guest calls free is not known: it has no balloon, or no driver."
         return replace(found, memory=memory, notes=(*found.notes, unknown))
     hintable = max(0, free - round(memory.zero_share * memory.total))
-    return replace(found, memory=replace(memory, free_hintable=hintable))
+    return replace(found, memory=replace(memory, free=free, free_hintable=hintable))

@@ -8,7 +8,6 @@ import ctypes
 import mmap
 import os
 import socket
-import statistics
 import threading
 import time
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from whimbrel.model.memory import HostProfile
 from whimbrel.model.method import Compression
 from whimbrel.model.survey import HostFacts, NumaNode
 from whimbrel.model.units import KIB, MIB, PAGE
+from whimbrel.practice.survey_content import Shortened
 
 _MEMINFO = Path("/proc/meminfo")
 _NODES = Path("/sys/devices/system/node")
@@ -71,34 +71,36 @@ def facts() -> HostFacts:
 
 
 def costed(
-    base: HostProfile, spare: float, speeds: Mapping[Compression, float], touched: int
+    base: HostProfile, spare: float, shortened: Mapping[Compression, Shortened], touched: int
 ) -> HostProfile:
     """Return the profile with what can be measured in some milliseconds measured.
 
     Args:
         base: What past moves, or the defaults, say.
         spare: Cores left for the move.
-        speeds: Raw bytes per second and core of each codec that was timed.
+        shortened: What each codec that was timed made of the guest's pages.
         touched: Bytes of memory to touch, huge pages asked for, as QEMU does.
     """
     sent, received = copying()
+    timed = {codec: found for codec, found in shortened.items() if found.speed > 0}
     return replace(
         base,
         spare_cores=spare,
         copy_seconds=sent,
         receive_seconds=received,
         touch_seconds=first_touch(touched),
-        compress_speed={**base.compress_speed, **{c: s for c, s in speeds.items() if s > 0}},
+        compress_speed={**base.compress_speed, **{c: s.speed for c, s in timed.items()}},
+        restore_speed={**base.restore_speed, **{c: s.restoring for c, s in timed.items()}},
     )
 
 
 def first_touch(size: int) -> float:
     """Return the seconds that the first touch of a page adds to writing it.
 
-    The median of three: memory that lay free for long may take forty times as long the first
-    time where this host is itself a guest.
+    The better of two: memory that lay free for long may take forty times as long the first
+    time where this host is itself a guest. More than the caches hold should be touched.
     """
-    return statistics.median(_first_touch(size) for _ in range(3))
+    return min(_first_touch(size) for _ in range(2))
 
 
 def _first_touch(size: int) -> float:

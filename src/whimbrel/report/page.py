@@ -26,14 +26,20 @@ from whimbrel.report.words import (
 )
 
 
-def lab_page(result: LabResult, images: Iterable[Image]) -> str:
-    """Return the page; `images` are those of `charts.draw_all`, or none for a page without."""
+def lab_page(result: LabResult, images: Iterable[Image], first: str = "") -> str:
+    """Return the page.
+
+    Args:
+        result: Everything that was measured.
+        images: Those of `charts.draw_all`, or none for a page without.
+        first: A section of its own, as HTML, to stand before all others.
+    """
     drawn = tuple(images)
     sections = [
         _scenario(part, [image for image in drawn if image.scenario == index])
         for index, part in enumerate(result.scenarios)
     ]
-    body = [*sections, _definitions(), _machine(result.machine)]
+    body = [first, *sections, _definitions(), _machine(result.machine)]
     names = ", ".join(part.scenario.name for part in result.scenarios)
     return _document(f"whimbrel lab: {names}", "\n".join(body))
 
@@ -106,10 +112,15 @@ def _references(part: ScenarioResult) -> str:
 
 
 def _figure(image: Image) -> str:
+    return picture(image.light, image.dark, image.alt)
+
+
+def picture(light: bytes, dark: bytes, alt: str) -> str:
+    """Return a PNG of each theme as one figure that needs no other file."""
     return (
         "<figure><picture>"
-        f'<source media="(prefers-color-scheme: dark)" srcset="{_data(image.dark)}">'
-        f'<img src="{_data(image.light)}" alt="{escape(image.alt)}">'
+        f'<source media="(prefers-color-scheme: dark)" srcset="{_data(dark)}">'
+        f'<img src="{_data(light)}" alt="{escape(alt)}">'
         "</picture></figure>"
     )
 
@@ -120,7 +131,23 @@ def _data(png: bytes) -> str:
 
 def _timeline(part: ScenarioResult, image: Image) -> str:
     run = part.runs[image.run or 0]
-    return f"<details><summary>{_summary(run)}</summary>\n{_figure(image)}</details>"
+    return f"<details><summary>{_summary(run)}</summary>\n{_chosen(run)}{_figure(image)}</details>"
+
+
+def _chosen(run: Run) -> str:
+    """Show what `auto` decided and why, its ladder, and its advice; nothing for other methods."""
+    if run.chosen is None:
+        return ""
+    said = {
+        "Chosen": run.chosen.reasons,
+        "Should it not complete": run.chosen.ladder,
+        "Advice": run.chosen.advice,
+    }
+    return "".join(
+        f"<p>{escape(title)}:</p><ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>\n"
+        for title, lines in said.items()
+        if lines
+    )
 
 
 def _summary(run: Run) -> str:

@@ -210,7 +210,7 @@ def _note(runs: list[Run], timeout: float) -> str:
 
 def _words(run: Run, timeout: float) -> str:
     if run.ending is Ending.COMPLETED:
-        return _PRECOPY_SUFFICED if _precopy_sufficed(run) else ""
+        return "; ".join((*_chosen(run), *(_PRECOPY_SUFFICED,) * _precopy_sufficed(run)))
     start = {
         Ending.NOT_AVAILABLE: "not available",
         Ending.TIMEOUT: f"timeout after {format_time(timeout)}",
@@ -218,6 +218,13 @@ def _words(run: Run, timeout: float) -> str:
         Ending.CANCELLED: "cancelled",
     }[run.ending]
     return f"{start}: {run.reason}" if run.reason else start
+
+
+def _chosen(run: Run) -> tuple[str, ...]:
+    """Return what `auto` took, and what it advised; nothing for other methods."""
+    if run.chosen is None:
+        return ()
+    return (f"took {run.chosen.method}", *(each.rstrip(".") for each in run.chosen.advice))
 
 
 def _precopy_sufficed(run: Run) -> bool:

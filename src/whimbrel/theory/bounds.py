@@ -12,7 +12,8 @@ import numpy as np
 
 from whimbrel.model.memory import DirtyCurve, LinkProfile, Survey
 from whimbrel.model.method import Tuning
-from whimbrel.theory.draws import Draws, draw
+from whimbrel.theory.draws import WAKING_ERROR, Draws, draw
+from whimbrel.theory.postcopy import FAULT_SECONDS
 from whimbrel.theory.rates import Costs, PageCost, costs, limited
 from whimbrel.theory.rules import DEFAULT_BANDWIDTH_LIMIT, ITERATION, WINDOW, QemuRules
 from whimbrel.theory.simulate import preparation
@@ -47,6 +48,7 @@ class Bounds:
         final: Seconds per page of the stopped guest, no bandwidth limit in force.
         standing: Seconds the guest stands still at least: to stop it, to send its device
             state and what is buffered, to load it.
+        waking: Seconds the guest waits in post-copy for the pages that it cannot do without.
         dirty: The dirty curve at its 90th percentile.
         postcopy_floor: Bytes per second by the stream that carries post-copy.
     """
@@ -60,6 +62,7 @@ class Bounds:
     pull: float
     final: float
     standing: float
+    waking: float
     dirty: DirtyCurve
     postcopy_floor: float
 
@@ -89,7 +92,7 @@ class Bounds:
 
     def postcopy_downtime(self, switched: float) -> float:
         """Return the seconds the guest stands still when post-copy is begun by then."""
-        return self.standing + self.discarding(switched)
+        return self.standing + self.discarding(switched) + self.waking
 
     def postcopy_total(self, switched: float) -> float:
         """Return the seconds since the request until the last page, post-copy begun by then."""
@@ -135,7 +138,8 @@ def bounds(
         first=_dearest(slow, slow.first),
         pull=_dearest(limited(single, limit), limited(single, limit).first),
         final=_dearest(most, most.first) + PROTECT_SECONDS * host,
-        standing=_standing(survey, worst),
+        standing=_standing(survey, tuning, worst),
+        waking=_most_pages(survey) * (survey.link.latency + _pulled(survey, plain, single, limit)),
         dirty=_upper(survey.memory.dirty),
         postcopy_floor=float(plain.goodput[0]),
     )
@@ -162,8 +166,21 @@ def _dearest(now: Costs, first: PageCost) -> float:
     return float(max(first.seconds[0], now.later.seconds[0], now.zero.seconds[0]))
 
 
-def _standing(survey: Survey, worst: Draws) -> float:
-    arriving = (survey.source.state_bytes + survey.link.buffered) / worst.goodput
+def _pulled(survey: Survey, plain: Draws, single: Costs, limit: float | None) -> float:
+    """Return the seconds until a page arrives that stands at the end of the queue."""
+    waiting = survey.link.in_flight_for(1) / float(plain.goodput[0])
+    return FAULT_SECONDS + waiting + _dearest(limited(single, limit), limited(single, limit).first)
+
+
+def _most_pages(survey: Survey) -> float:
+    """Return how many missing pages a guest waits for at most before it answers."""
+    return survey.destination.waking_pages * math.exp(Z90 * WAKING_ERROR)
+
+
+def _standing(survey: Survey, tuning: Tuning, worst: Draws) -> float:
+    # A move that goes over to post-copy does so by its plain stream.
+    waiting = max(survey.link.in_flight_for(count) for count in (tuning.channels or 1, 1))
+    arriving = (survey.source.state_bytes + waiting) / worst.goodput
     loading = survey.destination.load_seconds * worst.destination_cost
     return float((stopping(survey, worst) + arriving + survey.link.latency + loading)[0])
 

@@ -29,8 +29,17 @@ DOUBT = 2
 WIDEST = 20.0
 """No correction is larger than this factor, or smaller than its inverse."""
 
+LONGEST = 1.0
+"""Seconds; nothing is corrected by adding or taking more."""
+
+TELLING = 0.005
+"""Seconds that a guest must be expected to wait for its first pages to tell how many they are."""
+
 LINK_BOUND = 0.9
 """Share of the goodput from which a simulated move says something about the link."""
+
+_SURELY = frozenset({Postcopy.AFTER_FIRST_PASS, Postcopy.AFTER_FIRST_PASS_PREEMPT})
+"""Whether a move that may go over to post-copy did so is not recorded."""
 
 PATIENCE = 3600.0
 """Seconds that a past move is simulated for."""
@@ -38,22 +47,27 @@ PATIENCE = 3600.0
 
 @dataclass(frozen=True)
 class Corrections:
-    """Factors on what a survey says, each above 0; 1 corrects nothing.
+    """What to change of what a survey says; factors are above 0, and 1 corrects nothing.
 
     Attributes:
         moves: How many past moves they were learnt from.
-        link: On the goodput, whatever the number of streams.
-        stop: On what stopping costs at the source: its seconds, and bytes of device state.
-        load: On the destination's seconds to load the device state.
-        source_page: On the source's CPU seconds per page with content.
-        destination_page: On the destination's.
-        first_touch: On the extra seconds of a destination page's first touch.
+        link: Factor on the goodput, whatever the number of streams.
+        stop: Factor on what stopping costs at the source: its seconds, and bytes of device
+            state.
+        load: Seconds that the destination's guest needs more until it runs and answers.
+        waking: Factor on the pages that a guest waits for first in post-copy.
+        start: Seconds more to start a hypervisor at the destination.
+        source_page: Factor on the source's CPU seconds per page with content.
+        destination_page: Factor on the destination's.
+        first_touch: Factor on the extra seconds of a destination page's first touch.
     """
 
     moves: int = 0
     link: float = 1.0
     stop: float = 1.0
-    load: float = 1.0
+    load: float = 0.0
+    waking: float = 1.0
+    start: float = 0.0
     source_page: float = 1.0
     destination_page: float = 1.0
     first_touch: float = 1.0
@@ -87,7 +101,9 @@ class Corrections:
             host,
             receive_seconds=host.receive_seconds * self.destination_page,
             touch_seconds=host.touch_seconds * self.first_touch,
-            load_seconds=host.load_seconds * self.load,
+            load_seconds=max(0.0, host.load_seconds + self.load),
+            waking_pages=host.waking_pages * self.waking,
+            start_seconds=max(0.0, host.start_seconds + self.start),
         )
 
 
@@ -113,17 +129,20 @@ def calibrate(
         rules: The QEMU that moved them.
     """
     past = [
-        _Past(each, each.survey, simulate(each.survey, each.tuning, rules, deadline=PATIENCE))
+        _Past(
+            each, each.survey, simulate(each.survey, each.tuning, rules, deadline=PATIENCE), rules
+        )
         for each in records
         if each.survey is not None and _teaches(each, source, destination, before)
     ]
-    switches = [_switchover(each, rules or QemuRules()) for each in past]
     receiving = _settled([_destination_page(each) for each in past])
     return Corrections(
         moves=len(past),
         link=_settled([_link(each) for each in past]),
-        stop=_settled([stop for stop, _ in switches]),
-        load=_settled([load for _, load in switches]),
+        stop=_settled([_stop(each) for each in past]),
+        load=_added([_load(each, rules or QemuRules()) for each in past]),
+        waking=_settled([_waking(each) for each in past]),
+        start=_added([_start(each) for each in past]),
         source_page=_settled([_source_page(each) for each in past]),
         destination_page=receiving,
         first_touch=_settled([_first_touch(each, receiving) for each in past]),
@@ -137,6 +156,7 @@ class _Past:
     record: MoveRecord
     survey: Survey
     course: Course
+    rules: QemuRules | None
 
 
 def _teaches(record: MoveRecord, source: str, destination: str, before: float) -> bool:
@@ -151,6 +171,13 @@ def _settled(factors: Sequence[float | None]) -> float:
     """Return the median of what is known in the company of `DOUBT` moves that were right."""
     known = [_within(each) for each in factors if each is not None]
     return float(math.exp(np.median([math.log(each) for each in known] + [0.0] * DOUBT)))
+
+
+def _added(seconds: Sequence[float | None]) -> float:
+    """Return the median of what is known in the company of `DOUBT` moves that were right."""
+    known = [each for each in seconds if each is not None and math.isfinite(each)]
+    middle = float(np.median(known + [0.0] * DOUBT))
+    return min(max(middle, -LONGEST), LONGEST)
 
 
 def _within(factor: float) -> float:
@@ -173,29 +200,49 @@ def _link(past: _Past) -> float | None:
     return (seen.wire_bytes / spent) / (course.wire_bytes / flowing)
 
 
-def _switchover(past: _Past, rules: QemuRules) -> tuple[float | None, float | None]:
-    """Return the factors on what stopping costs at the source, and on loading.
-
-    In post-copy the hypervisor's own count ends before the destination has loaded, which
-    tells the two apart; elsewhere they share what is left over.
-    """
+def _stop(past: _Past) -> float | None:
+    """Return the factor on stopping, which the source of a post-copy counts by itself."""
     record, survey, course = past.record, past.survey, past.course
-    seen, goodput = record.observed, survey.link.goodput_for(record.tuning.channels or 1)
-    if seen.downtime is None:
-        return None, None
-    stop = survey.source.stop_seconds + survey.source.state_bytes / goodput
-    load = survey.destination.load_seconds
-    if record.tuning.postcopy is Postcopy.NEVER:
-        expected = _expected_downtime(past, rules)
-        factor = _factor(seen.downtime, expected, stop + load)
-        return factor, factor
-    if record.tuning.postcopy is Postcopy.IF_STALLED or seen.downtime_reported is None:
-        return None, None  # whether it came to post-copy is not recorded
-    late = course.downtime - course.downtime_reported
-    return (
-        _factor(seen.downtime_reported, course.downtime_reported, stop),
-        _factor(seen.downtime - seen.downtime_reported, late, load),
+    seen = record.observed.downtime_reported
+    if seen is None or record.tuning.postcopy not in _SURELY:
+        return None
+    part = survey.source.stop_seconds + survey.source.state_bytes / survey.link.goodput_for(1)
+    return 1 + (seen - course.downtime_reported) / part if part > 0 else None
+
+
+def _load(past: _Past, rules: QemuRules) -> float | None:
+    """Return by how many seconds the guest of a pre-copy stood still longer than expected."""
+    seen = past.record.observed.downtime
+    if seen is None or past.record.tuning.postcopy is not Postcopy.NEVER:
+        return None
+    expected = _expected_downtime(past, rules)
+    return None if expected is None else seen - expected
+
+
+def _waking(past: _Past) -> float | None:
+    """Return observed over expected seconds that a guest waited for its first missing pages."""
+    record, seen = past.record, past.record.observed
+    if seen.downtime is None or seen.downtime_reported is None:
+        return None
+    if record.tuning.postcopy not in _SURELY:
+        return None
+    none = replace(past.survey.destination, waking_pages=0.0)
+    without = simulate(
+        replace(past.survey, destination=none), record.tuning, past.rules, deadline=PATIENCE
     )
+    late = past.course.downtime - past.course.downtime_reported
+    rest = without.downtime - without.downtime_reported
+    if late - rest < TELLING:
+        return None
+    return max(0.0, (seen.downtime - seen.downtime_reported - rest)) / (late - rest)
+
+
+def _start(past: _Past) -> float | None:
+    """Return by how many seconds a destination listened later whose memory was not prepared."""
+    seen = past.record.observed.preparation_time
+    if seen is None or past.record.tuning.prepared_memory is not None:
+        return None
+    return seen - past.course.preparation_time
 
 
 def _expected_downtime(past: _Past, rules: QemuRules) -> float | None:
@@ -207,13 +254,6 @@ def _expected_downtime(past: _Past, rules: QemuRules) -> float | None:
     page = costs(past.survey, tuning, rules, draw(past.survey, tuning)).later
     more = (left - course.passes[-1].remaining) / PAGE
     return course.downtime + more * float(page.seconds[0])
-
-
-def _factor(seen: float, expected: float | None, part: float) -> float | None:
-    """Return the factor on a part of what was expected that explains what was seen."""
-    if expected is None or part <= 0:
-        return None
-    return 1 + (seen - expected) / part
 
 
 def _copied(tuning: Tuning) -> bool:
@@ -245,13 +285,24 @@ def _destination_page(past: _Past) -> float | None:
 
 def _first_touch(past: _Past, receiving: float) -> float | None:
     """Return observed over expected CPU of a first touch, receiving taken as corrected."""
+    if past.record.tuning.prepared_memory is not None:
+        return _prepared(past)
     record, survey = past.record, past.survey
     seen, pages = record.observed.destination_cpu_seconds, record.observed.normal_pages
     touching = survey.destination.touch_seconds
     if seen is None or not pages or touching <= 0 or not _copied(record.tuning):
         return None
     touched = min(pages, survey.memory.pages * (1 - survey.memory.zero_share))
-    if record.tuning.prepared_memory is not None or touched <= 0:
+    if touched <= 0:
         return None
     received = pages * survey.destination.receive_seconds * receiving
     return (seen - received) / (touched * touching)
+
+
+def _prepared(past: _Past) -> float | None:
+    """Return observed over expected seconds to touch memory that is prepared beforehand."""
+    seen, start = past.record.observed.preparation_time, past.survey.destination.start_seconds
+    expected = past.course.preparation_time - start
+    if seen is None or expected <= 0:
+        return None
+    return max(0.0, seen - start) / expected

@@ -1,6 +1,7 @@
 """The completion certificate: the ladder a move can climb, and what each rung guarantees.
 
     pre-copy ─► raised downtime limit ─► throttling ─► post-copy
+                                                   └─► called back, and begun anew by post-copy
 
 A rung is *guaranteed* where its bounds on total time and downtime are certain, given the link
 and the hosts, and keep the wish. What depends on the guest's dirty rate is only probable,
@@ -16,7 +17,7 @@ import numpy as np
 from whimbrel.model.inventory import Capability
 from whimbrel.model.memory import Survey
 from whimbrel.model.method import Postcopy, Transport, Tuning
-from whimbrel.model.migration import Action, SetDowntimeLimit, StartPostcopy
+from whimbrel.model.migration import Action, Cancel, SetDowntimeLimit, StartPostcopy
 from whimbrel.model.plan import Certificate, Rung, Step, Wish
 from whimbrel.model.prediction import REFUSE_BELOW, Prediction
 from whimbrel.model.units import PAGE, format_link, format_time
@@ -28,6 +29,14 @@ _LAST_RESORT = {Postcopy.NEVER, Postcopy.IF_STALLED}
 
 WORTH_RAISING = 1.05
 """A downtime limit is raised only by more than this factor."""
+
+PATIENCE = 2.0
+"""Times its p90 that a likely rung is given. One sound move in ten takes longer than its p90, and
+must not pay for that with a longer stop; one that stalls is noticed long before, by its passes."""
+
+CALLING_BACK = 2.0
+"""Seconds to call a move back and to have a destination listen again; an assumption that the
+certificate states, not measured."""
 
 
 @dataclass
@@ -76,7 +85,11 @@ def certify(
     ladder = _Ladder(survey, wish, most, foresee, at=most.preparation)
     if tuning.postcopy in _LAST_RESORT:
         _probable(ladder, tuning)
-    _postcopy(ladder, tuning, _postcopy_hindrance(tuning, wish, common, rules))
+    hindrance = postcopy_hindrance(tuning, wish, common, rules)
+    _postcopy(ladder, tuning, hindrance)
+    if hindrance and can_pull(wish, common):
+        anew = anew_tuning(tuning)
+        _anew(ladder, anew, bounds(survey, anew, rules, floor=floor))
     return Certificate(tuple(ladder.rungs), _assumptions(most, ladder.rungs))
 
 
@@ -124,7 +137,8 @@ def _add(ladder: _Ladder, step: Step, tuning: Tuning, action: Action | None) -> 
     reason = f"{_ODDS[step]}; it completes with probability {chance:.2f}, bounds are p90"
     bound = (chance, total, downtime)
     ladder.rungs.append(Rung(step, tuning, action, at, *bound, guaranteed=False, reason=reason))
-    patience = foreseen.total_time.p90 if chance >= REFUSE_BELOW else _patience(most)
+    likely = chance >= REFUSE_BELOW
+    patience = PATIENCE * foreseen.total_time.p90 if likely else _patience(most)
     ladder.at = min(at + patience, wish.total_time)
 
 
@@ -163,18 +177,35 @@ def _judged(total: float, downtime: float, wish: Wish) -> tuple[bool, str]:
     return True, f"at most {format_time(total)} in all and {format_time(downtime)} of downtime"
 
 
-def _postcopy_hindrance(
+def can_pull(wish: Wish, common: frozenset[Capability]) -> bool:
+    """Tell whether post-copy is allowed at all, and both hosts can do it."""
+    return wish.postcopy and Capability.POSTCOPY in common
+
+
+def postcopy_hindrance(
     tuning: Tuning, wish: Wish, common: frozenset[Capability], rules: QemuRules
 ) -> str:
-    """Return why post-copy is no rung of this ladder; empty where it is one."""
+    """Return why a move with this tuning cannot go over to post-copy on its way; empty: it can."""
+    begun = tuning.postcopy not in _LAST_RESORT
     hindrances = {
         "it is not allowed": not wish.postcopy,
         "the hosts cannot do it": Capability.POSTCOPY not in common,
         "QEMU refuses it over RDMA": tuning.transport is Transport.RDMA,
         "QEMU before 10.1 refuses it beside several channels": tuning.channels is not None
         and not rules.postcopy_with_channels,
+        "it would throw the prepared memory away": tuning.prepared_memory is not None and not begun,
+        "QEMU leaves free page hints out beside it": tuning.free_page_hints and not begun,
     }
     return next((reason for reason, holds in hindrances.items() if holds), "")
+
+
+def anew_tuning(tuning: Tuning) -> Tuning:
+    """Return what a move that was called back is begun anew with: it is sure to end."""
+    return Tuning(
+        bandwidth_limit=tuning.bandwidth_limit,
+        downtime_limit=tuning.downtime_limit,
+        postcopy=Postcopy.AFTER_FIRST_PASS,
+    )
 
 
 def _postcopy(ladder: _Ladder, tuning: Tuning, hindrance: str) -> None:
@@ -206,6 +237,19 @@ def _postcopy(ladder: _Ladder, tuning: Tuning, hindrance: str) -> None:
     ladder.rungs.append(rung)
 
 
+def _anew(ladder: _Ladder, tuning: Tuning, most: Bounds) -> None:
+    """Add the rung of a second attempt, by post-copy; `most` are its bounds."""
+    wish = ladder.wish
+    lasts = CALLING_BACK + most.postcopy_total(most.first_pass)
+    at = max(ladder.most.begun, min(ladder.at, wish.total_time - lasts))
+    total, downtime = at + lasts, most.postcopy_downtime(most.first_pass)
+    sound, reason = _judged(total, downtime, wish)
+    reason = f"begun anew, it sends each missing page once, whatever the guest writes; {reason}"
+    bound = (1.0 if sound else 0.0, total, downtime)
+    rung = Rung(Step.ANEW, tuning, Cancel(), at, *bound, guaranteed=sound, reason=reason)
+    ladder.rungs.append(rung)
+
+
 def _latest_switch(most: Bounds, wish: Wish, wanted: float) -> float:
     """Return when to switch at the latest: as wanted, or early enough to keep the total time."""
     slack = most.postcopy_total(wish.total_time) - wish.total_time
@@ -213,13 +257,17 @@ def _latest_switch(most: Bounds, wish: Wish, wanted: float) -> float:
 
 
 def _assumptions(most: Bounds, rungs: list[Rung]) -> tuple[str, ...]:
-    common = (
+    common: tuple[str, ...] = (
         f"The link carries at least {format_link(most.postcopy_floor)} in every second.",
         "The hosts need no more time per page, to stop and to load than the survey's p90.",
         "Neither a host nor the link fails.",
         "Each rung is climbed no later than it says.",
     )
-    if not any(rung.guaranteed and rung.step is Step.POSTCOPY for rung in rungs):
+    sure = {rung.step for rung in rungs if rung.guaranteed}
+    if Step.ANEW in sure:
+        back = f"A move can be called back and begun anew within {format_time(CALLING_BACK)}."
+        common = (*common, back)
+    if not sure & {Step.POSTCOPY, Step.ANEW}:
         return common
     stale = "Until post-copy the guest dirties no more pages than its dirty curve's p90; only "
     return (*common, stale + "the time to discard them, a part of the downtime, rests on this.")

@@ -1,11 +1,12 @@
-"""Passes in, decisions out: the one control that drives a simulated and a real move alike.
+"""Events in, decisions out: the one control that drives a simulated and a real move alike.
 
-    pass ──► watch.Watch: does the move still come closer to its end?
-                 │ no, for two passes
-                 ▼
-             the next rung:  a longer stop, if policy allows the one that is needed
-                             post-copy, if policy and tuning allow it
-                             give up, with the reason, before time is wasted
+    pass ─────► watch.Watch: does the move still come closer to its end?
+                     │ no, for two passes or 5 s
+                     ▼
+                ladder.Ladder: the next rung ◄─── due by now, says the certificate ◄─── any event
+                     │ nothing left
+                     ▼
+                give up, with what hindered, before time is wasted
 
 A move without a policy runs exactly as it was set: it is only started on post-copy where its
 tuning says so, and given up at its deadline.
@@ -14,22 +15,24 @@ tuning says so, and given up at its deadline.
 from whimbrel.model.method import Policy, Postcopy, Tuning
 from whimbrel.model.migration import (
     ENDS,
-    Action,
     Cancel,
     Decision,
     Event,
+    Observation,
     Pass,
     Phase,
     PhaseChange,
-    SetDowntimeLimit,
     StartPostcopy,
 )
-from whimbrel.model.units import format_rate, format_size, format_time
+from whimbrel.model.plan import Certificate
+from whimbrel.model.prediction import Prediction
+from whimbrel.model.units import format_size, format_time
+from whimbrel.theory.ladder import Ladder
 from whimbrel.theory.watch import Watch
 
-HEADROOM = 1.25
-"""How much longer a stop is allowed than the guard reckons: QEMU estimates for itself, from its
-last 100 ms, and a limit set exactly to one's own estimate is missed."""
+STARTING = 5.0
+"""Seconds that a move gets to go over to post-copy. A cancel in between might meet a guest that
+already runs at the destination, and lose it."""
 
 _AFTER_FIRST = {Postcopy.AFTER_FIRST_PASS, Postcopy.AFTER_FIRST_PASS_PREEMPT}
 
@@ -40,22 +43,33 @@ _TOO_LATE = ENDS | {Phase.POSTCOPY, Phase.POSTCOPY_PAUSED}
 class Convergence:
     """What to do about one move, told event by event.
 
-    Each action is decided once. Time comes with the events, so a move that brings none brings
-    no decision either; a hypervisor's stream never goes silent (`ports.Migration.watch`).
+    Time comes with the events, so a move that brings none brings no decision either; a
+    hypervisor's stream never goes silent (`ports.Migration.watch`), and observations come
+    several times a second.
 
     Args:
         tuning: What the move was set to.
         deadline: Seconds since the request after which the move is given up.
         policy: How far the guard may go; None leaves the move alone.
+        certificate: When a guarded move has to climb to which rung; None: only when it stalls.
+        prediction: What was foreseen of a guarded move.
     """
 
-    def __init__(self, tuning: Tuning, deadline: float, policy: Policy | None = None) -> None:
-        self._wants_postcopy = tuning.postcopy in _AFTER_FIRST
-        self._may_postcopy = tuning.postcopy is Postcopy.IF_STALLED
-        self._downtime_limit = tuning.downtime_limit
+    def __init__(
+        self,
+        tuning: Tuning,
+        deadline: float,
+        policy: Policy | None = None,
+        *,
+        certificate: Certificate | None = None,
+        prediction: Prediction | None = None,
+    ) -> None:
+        self._ladder = None if policy is None else Ladder(tuning, policy, certificate)
+        forbidden = policy is not None and not policy.postcopy
+        self._wants_postcopy = tuning.postcopy in _AFTER_FIRST and not forbidden
+        self._asked_at = float("-inf")
         self._deadline = deadline
-        self._policy = policy
-        self._watch = Watch()
+        self._watch = Watch(prediction.band if prediction else ())
         self._phase = Phase.IDLE
         self._given_up: Decision | None = None
         self._late = False
@@ -77,50 +91,62 @@ class Convergence:
 
     def hear(self, event: Event) -> Decision | None:
         """Take in what happened and return what to do about it, if anything."""
-        if isinstance(event, PhaseChange):
-            self._phase = event.phase
-        if self.gave_up or self._phase in _TOO_LATE:
+        self._note(event)
+        if self.gave_up or self._phase in _TOO_LATE or event.at < self._asked_at + STARTING:
             return None
         if event.at > self._deadline:
             self._late = True
             return self._give_up(f"not done after {format_time(self._deadline)}", event.at)
-        if isinstance(event, Pass) and self._phase is Phase.PRECOPY:
-            return self._consider(event)
-        return None
-
-    def _consider(self, event: Pass) -> Decision | None:
-        self._watch.hear(event)
-        if self._wants_postcopy and event.number > 1:
-            self._wants_postcopy = False
-            return Decision(StartPostcopy(), _after_first_pass(event), event.at)
-        if self._policy is None or not self._watch.stalled:
+        if self._phase is not Phase.PRECOPY:
             return None
-        return self._next_rung(event, self._policy)
+        decision = self._decide(event)
+        if decision is not None:
+            self._remember(decision)
+        return decision
 
-    def _next_rung(self, event: Pass, policy: Policy) -> Decision:
-        rate = self._watch.rate
-        what = f"{format_size(event.remaining)} are rewritten in every pass"
-        needed = event.remaining / rate * HEADROOM if rate else float("inf")
-        if self._downtime_limit < needed <= policy.downtime:
-            self._downtime_limit = needed
+    def _remember(self, decision: Decision) -> None:
+        if isinstance(decision.action, StartPostcopy):
+            self._asked_at = decision.at
+        elif isinstance(decision.action, Cancel):
+            self._given_up = decision
+
+    def _note(self, event: Event) -> None:
+        match event:
+            case PhaseChange():
+                self._phase = event.phase
+            case Pass():
+                self._watch.hear(event)
+            case Observation():
+                self._watch.throttled(event.throttle)
+
+    def _decide(self, event: Event) -> Decision | None:
+        if isinstance(event, Pass):
+            if self._wants_postcopy and event.number > 1:
+                return self._after_first_pass(event)
+            if self._ladder is not None and self._watch.stalled:
+                return self._next_rung(event, self._ladder)
+        due = None if self._ladder is None else self._ladder.due(event.at)
+        if due is not None:
             self._watch.forgive()
-            reason = f"{what}: at {format_rate(rate)} a stop of {format_time(needed)} will do"
-            return _decided(SetDowntimeLimit(needed), reason, event)
-        if self._may_postcopy and policy.postcopy:
-            self._may_postcopy = False
-            return _decided(StartPostcopy(), f"{what}: pre-copy will not converge", event)
-        limit = max(policy.downtime, self._downtime_limit)
-        reason = f"{what}, too much for a stop of {format_time(limit)} at {format_rate(rate)}"
-        return self._give_up(f"it will not converge: {reason}", event.at)
+        return due
+
+    def _after_first_pass(self, event: Pass) -> Decision:
+        self._wants_postcopy = False
+        if self._ladder is not None:
+            self._ladder.pulled()
+        dirtied = format_size(event.remaining)
+        reason = f"the first pass is over with {dirtied} dirtied meanwhile"
+        return Decision(StartPostcopy(), reason, event.at)
+
+    def _next_rung(self, event: Pass, ladder: Ladder) -> Decision:
+        decision = ladder.next(event, self._watch.rate)
+        if decision is None:
+            what = ladder.too_much(event, self._watch.rate)
+            return self._give_up(f"it will not converge: {what}", event.at)
+        self._watch.forgive()
+        return decision
 
     def _give_up(self, reason: str, at: float) -> Decision:
-        self._given_up = Decision(Cancel(), reason, at)
+        hindrance = self._ladder.hindrance if self._ladder else ""
+        self._given_up = Decision(Cancel(), f"{reason}; {hindrance}" if hindrance else reason, at)
         return self._given_up
-
-
-def _decided(action: Action, reason: str, event: Pass) -> Decision:
-    return Decision(action, reason, event.at)
-
-
-def _after_first_pass(event: Pass) -> str:
-    return f"the first pass is over with {format_size(event.remaining)} dirtied meanwhile"

@@ -6,7 +6,12 @@ import numpy as np
 
 from whimbrel.model.memory import Survey
 from whimbrel.model.method import Tuning
+from whimbrel.model.units import PAGE
 from whimbrel.theory.arrays import Flags, Floats, Ints
+
+WAKING_ERROR = 0.4
+"""Relative uncertainty of how many pages a guest waits for first in post-copy: which of them are
+missing is chance."""
 
 
 @dataclass(frozen=True)
@@ -17,13 +22,16 @@ class Draws:
         goodput: Bytes per second for the tuning's number of streams, shape (D,).
         zero: Zero pages, (D,).
         untouched: Share of them that the source never provided.
-        hinted: Pages the guest calls free and the move skips, (D,).
+        blank: Zero pages among those that the guest calls free and the first pass skips, (D,);
+            not counted in `zero`.
+        hinted: Pages with content among them, (D,).
         still: Other pages that are never written, (D,).
         pages: Pages per class, (D, K).
         rates: Writes per page and second per class, (D, K).
         cyclic: Which classes are written in turn, (K,).
         first_ratio: Wire ratio in the first pass, (D,).
         later_ratio: Wire ratio from the second pass on, (D,).
+        waking: Factor on the pages that a guest waits for first in post-copy, (D,).
         source_cost: Factor on the source's seconds, (D,).
         destination_cost: Factor on the destination's seconds, (D,).
     """
@@ -31,6 +39,7 @@ class Draws:
     goodput: Floats
     zero: Floats
     untouched: float
+    blank: Floats
     hinted: Floats
     still: Floats
     pages: Floats
@@ -38,6 +47,7 @@ class Draws:
     cyclic: Flags
     first_ratio: Floats
     later_ratio: Floats
+    waking: Floats
     source_cost: Floats
     destination_cost: Floats
 
@@ -78,12 +88,15 @@ def draw(
     zero, pages = _split(survey, vary(curve.size_error), generator, count)
     rates = np.array([each.rate for each in curve.classes])
     rest = memory.pages - zero - pages.sum(axis=1)
-    hinted = np.minimum(memory.free_hintable / 4096.0 * tuning.free_page_hints, rest)
+    told = memory.free / PAGE * tuning.free_page_hints
+    hinted = np.minimum(memory.free_hintable / PAGE * tuning.free_page_hints, rest)
+    blank = np.clip(told - hinted, 0.0, zero)
     compressing = vary(ratio.error)
     return Draws(
         goodput=link.goodput_for(tuning.channels or 1) * vary(link.error),
-        zero=zero,
+        zero=zero - blank,
         untouched=memory.untouched_share / max(memory.zero_share, memory.untouched_share, 1e-12),
+        blank=blank,
         hinted=hinted,
         still=rest - hinted,
         pages=pages,
@@ -91,6 +104,7 @@ def draw(
         cyclic=np.array([each.cyclic for each in curve.classes], dtype=np.bool_),
         first_ratio=ratio.all * compressing,
         later_ratio=ratio.dirty * compressing,
+        waking=vary(WAKING_ERROR),
         source_cost=vary(survey.source.error),
         destination_cost=vary(survey.destination.error),
     )

@@ -10,8 +10,12 @@ from whimbrel.theory.arrays import Flags, Floats, Ints
 from whimbrel.theory.draws import Draws
 from whimbrel.theory.rules import QemuRules
 
-ZERO, HINTED, STILL, WRITTEN = 0, 1, 2, 3
-"""Where the kinds of pages stand among the K classes; from `WRITTEN` on the dirty classes."""
+ZERO, BLANK, HINTED, STILL, WRITTEN = 0, 1, 2, 3, 4
+"""Where the kinds of pages stand among the K classes; from `WRITTEN` on the dirty classes.
+
+Zero pages, zero pages that the guest calls free, pages with content that it calls free, and
+other pages that are never written. What is called free is zero when it is sent at all.
+"""
 
 FINEST = 64
 """Segments beyond which smaller chunks count as cleared when their own pages are sent."""
@@ -66,11 +70,13 @@ def lay_out(memory: MemoryProfile, draws: Draws, rules: QemuRules, *, segments: 
     chunk_of = np.arange(len(sizes)) if fine else (edges[:-1] // chunk).astype(np.int64)
     starts = np.searchsorted(chunk_of, np.unique(chunk_of))
     kinds = np.column_stack([draws.hinted, draws.still, draws.pages])
-    filled = content[None, :, None] * kinds[:, None, :]
-    zero = np.maximum(sizes - filled.sum(axis=2), 0.0)
+    filled = _fitting(content[None, :, None] * kinds[:, None, :], sizes)
+    empty = np.maximum(sizes - filled.sum(axis=2), 0.0)
+    told = draws.blank / np.maximum(draws.blank + draws.zero, 1.0)
+    blank = empty * told[:, None]
     still = np.zeros((draws.count, WRITTEN))
     return Layout(
-        cells=np.concatenate([zero[:, :, None], filled], axis=2),
+        cells=np.concatenate([(empty - blank)[:, :, None], blank[:, :, None], filled], axis=2),
         rates=np.concatenate([still, draws.rates], axis=1),
         cyclic=np.concatenate([np.zeros(WRITTEN, dtype=np.bool_), draws.cyclic]),
         chunk_starts=starts.astype(np.int64),
@@ -78,6 +84,17 @@ def lay_out(memory: MemoryProfile, draws: Draws, rules: QemuRules, *, segments: 
         chunked=rules.chunk_pages is not None,
         fine=fine,
     )
+
+
+def _fitting(filled: Floats, sizes: Floats) -> Floats:
+    """Return pages by segment, (D, S, K), none fuller than it is large; none is lost."""
+    whole = filled.sum(axis=2)
+    kept = filled * np.minimum(1.0, sizes / np.maximum(whole, 1e-9))[:, :, None]
+    over = (filled - kept).sum(axis=1)
+    room = np.maximum(sizes - whole, 0.0)
+    share = room / np.maximum(room.sum(axis=1, keepdims=True), 1e-9)
+    spread: Floats = kept + share[:, :, None] * over[:, None, :]
+    return spread
 
 
 def _edges(pages: int, chunk: float, segments: int) -> Floats:
@@ -90,6 +107,11 @@ def _edges(pages: int, chunk: float, segments: int) -> Floats:
 
 def _content(memory: MemoryProfile, edges: Floats) -> Floats:
     """Return each segment's share of all memory with content, (S,); adds up to 1."""
+    if memory.content:
+        parts = np.linspace(0, memory.pages, len(memory.content) + 1)
+        below = np.concatenate([[0.0], np.cumsum(memory.content)])
+        told: Floats = np.diff(np.interp(edges, parts, below / below[-1]))
+        return told
     first, last = memory.extent or (0, memory.total)
     within = np.clip(edges, first / PAGE, last / PAGE)
     share: Floats = np.diff(within) / (within[-1] - within[0])

@@ -16,6 +16,9 @@ from whimbrel.theory.precopy import Scan
 from whimbrel.theory.rates import Costs
 from whimbrel.theory.switchover import stopping
 
+FAULT_SECONDS = 0.5e-3
+"""Seconds of both hosts to ask for one missing page, place it and wake the guest."""
+
 
 @dataclass(frozen=True)
 class Pull:
@@ -47,6 +50,7 @@ def pull(
     scan: Scan,
     plain: Costs,
     *,
+    draining: Floats,
     preempt: bool,
 ) -> Pull:
     """Return the course of a move from the switch to post-copy on.
@@ -57,6 +61,7 @@ def pull(
         layout: Guest memory.
         scan: The state at the switch; what it has to send is what is missing.
         plain: What pages cost on the plain stream; multifd carries none of these.
+        draining: Seconds that the link needs for what waits in the buffers, (D,).
         preempt: Whether urgent pages have their own channel.
     """
     page, zero = plain.later, plain.zero
@@ -65,13 +70,13 @@ def pull(
     seconds = normal * page.seconds + marks * zero.seconds
     state = survey.source.state_bytes / draws.goodput
     reported = stopping(survey, draws) + state
-    arriving = survey.link.buffered / draws.goodput + survey.link.latency
     loading = survey.destination.load_seconds * draws.destination_cost
-    queue = 0.0 if preempt else survey.link.buffered / draws.goodput
-    each = survey.link.latency + page.seconds + queue
+    queue = 0.0 if preempt else survey.link.in_flight_for(1) / draws.goodput
+    each = survey.link.latency + FAULT_SECONDS + page.seconds + queue
     faults = _faults(layout, missing, seconds)
+    waking = np.minimum(survey.destination.waking_pages * draws.waking * each, seconds)
     return Pull(
-        downtime=reported + arriving + loading,
+        downtime=reported + draining + survey.link.latency + loading + waking,
         reported=reported,
         seconds=seconds,
         wire=normal * page.wire + marks * zero.wire + survey.source.state_bytes,

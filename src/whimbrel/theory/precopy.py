@@ -15,7 +15,7 @@ import numpy as np
 
 from whimbrel.model.units import PAGE
 from whimbrel.theory.arrays import Flags, Floats, Ints
-from whimbrel.theory.layout import HINTED, ZERO, Layout
+from whimbrel.theory.layout import BLANK, STILL, Layout
 from whimbrel.theory.rates import PageCost
 from whimbrel.theory.rules import ITERATION, WINDOW
 
@@ -65,7 +65,7 @@ class Scan:
     @property
     def missing(self) -> tuple[Floats, Floats]:
         """Return the pages still to be sent: those with content, and zero pages, (D,) each."""
-        zero: Floats = self.to_send[:, :, ZERO].sum(axis=1)
+        zero: Floats = self.to_send[:, :, :STILL].sum(axis=(1, 2))
         every: Floats = self.to_send.sum(axis=(1, 2))
         return every - zero, zero
 
@@ -110,10 +110,10 @@ def looks_every(limited: Flags) -> Floats:
 
 
 def begin(layout: Layout, at: Floats) -> Scan:
-    """Return the state after QEMU's set-up: everything to be sent but hinted pages."""
+    """Return the state after QEMU's set-up: everything to be sent but what is called free."""
     draws = len(at)
     to_send = layout.cells.copy()
-    to_send[:, :, HINTED] = 0.0
+    to_send[:, :, BLANK:STILL] = 0.0
     nothing = np.zeros(draws)
     return Scan(
         clock=at,
@@ -166,7 +166,7 @@ def advance(layout: Layout, scan: Scan, pace: Pace, until: Floats) -> tuple[Scan
 def _ahead(scan: Scan, pace: Pace) -> _Road:
     segments = scan.to_send.shape[1]
     order = (scan.cursor[:, None] + np.arange(segments)) % segments
-    zero_pages = scan.to_send[:, :, ZERO]
+    zero_pages = scan.to_send[:, :, :STILL].sum(axis=2)
     normal_pages = scan.to_send.sum(axis=2) - zero_pages
     normal = np.take_along_axis(normal_pages, order, axis=1)
     zero = np.take_along_axis(zero_pages, order, axis=1)
@@ -337,6 +337,23 @@ def synchronise(layout: Layout, scan: Scan, slow: Floats) -> tuple[Scan, Floats]
     )
     found: Floats = new.sum(axis=(1, 2))
     return renewed, found
+
+
+def called_free(layout: Layout, scan: Scan) -> tuple[Scan, Floats]:
+    """Return the state after the first synchronisation of a move with free page hints.
+
+    To tell the hypervisor what is free, the guest's balloon takes these pages for itself, and
+    a Linux that clears what it hands out (init_on_alloc, the default of Debian and Ubuntu)
+    writes zeros to all of them. So they were skipped once, and are dirty now.
+
+    Returns:
+        The new state, and the pages found dirty, (D,).
+    """
+    taken = layout.cells[:, :, BLANK:STILL]
+    to_send = scan.to_send.copy()
+    to_send[:, :, BLANK:STILL] = taken
+    found: Floats = taken.sum(axis=(1, 2))
+    return replace(scan, to_send=to_send), found
 
 
 def _in_turn(

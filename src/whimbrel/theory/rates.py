@@ -168,7 +168,8 @@ def _channels(
 ) -> Costs:
     compress = _compressing(survey, tuning.compression) * draws.source_cost
     source = survey.source.copy_seconds * draws.source_cost + compress
-    receive = survey.destination.receive_seconds * draws.destination_cost
+    restore = _restoring(survey, tuning.compression)
+    receive = (survey.destination.receive_seconds + restore) * draws.destination_cost
     touched = receive + _touch(survey, tuning) * draws.destination_cost
     here = min(channels, _idle(survey, survey.source))
     there = min(channels, _idle(survey, survey.destination))
@@ -212,3 +213,8 @@ def _together(survey: Survey, cpu: Floats) -> Floats:
 def _compressing(survey: Survey, compression: Compression | None) -> float:
     """Return seconds of CPU to compress one page; 0 without compression."""
     return PAGE / survey.source.compression_speed(compression) if compression else 0.0
+
+
+def _restoring(survey: Survey, compression: Compression | None) -> float:
+    """Return seconds of CPU to restore one page; 0 without compression."""
+    return PAGE / survey.destination.restoring_speed(compression) if compression else 0.0

@@ -5,7 +5,7 @@ its uncertainty and returns a `Prediction`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -35,16 +35,23 @@ BAND_FROM = 0.1
 
 
 @dataclass(frozen=True)
+class Haste:
+    """The guest writes so many times as fast as until then; nobody decides it."""
+
+    factor: float
+
+
+@dataclass(frozen=True)
 class Change:
-    """An action that befalls a simulated move.
+    """What befalls a simulated move.
 
     Attributes:
         at: Seconds since the request.
-        action: What is done to it.
+        action: What is done to it, or what its guest does from then on.
     """
 
     at: float
-    action: Action
+    action: Action | Haste
 
 
 def simulate(
@@ -104,8 +111,11 @@ def _play(walk: Walk, pending: list[Change], trace: Trace) -> float | None:
     return None
 
 
-def _apply(walk: Walk, action: Action) -> None:
-    if isinstance(action, SetDowntimeLimit):
+def _apply(walk: Walk, action: Action | Haste) -> None:
+    if isinstance(action, Haste):
+        walk.draws = replace(walk.draws, rates=walk.draws.rates * action.factor)
+        walk.layout = replace(walk.layout, rates=walk.layout.rates * action.factor)
+    elif isinstance(action, SetDowntimeLimit):
         walk.downtime_limit = action.seconds
     elif isinstance(action, SetBandwidthLimit):
         walk.limit = action.rate
@@ -172,11 +182,12 @@ def interval(values: Floats) -> Interval:
 
 
 def preparation(survey: Survey, tuning: Tuning) -> float:
-    """Return the seconds to touch all destination memory beforehand; 0 where it is not."""
+    """Return the seconds until the destination listens, its memory touched where asked for."""
+    there = survey.destination
     if tuning.prepared_memory is None:
-        return 0.0
-    threads = min(tuning.prepared_memory.threads, max(1.0, survey.destination.spare_cores))
-    return survey.memory.pages * survey.destination.touch_seconds / threads
+        return there.start_seconds
+    threads = min(tuning.prepared_memory.threads, max(1.0, there.spare_cores))
+    return there.start_seconds + survey.memory.pages * there.touch_seconds / threads
 
 
 def _band(walk: Walk, draws: int) -> tuple[PassBand, ...]:

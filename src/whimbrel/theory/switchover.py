@@ -49,6 +49,7 @@ def switch_over(
     normal: tuple[PageCost, Floats],
     zero: tuple[PageCost, Floats],
     *,
+    draining: Floats,
     clears_log: bool,
     return_path: bool,
 ) -> Stop:
@@ -60,6 +61,7 @@ def switch_over(
         normal: Cost of a page with content, no bandwidth limit in force, and how many of them
             the stopped guest has left, (D,).
         zero: Likewise for zero pages, which are left where memory was not sent once.
+        draining: Seconds that the link needs for what waits in the buffers, (D,).
         clears_log: Whether QEMU still clears the dirty log (before 10.1).
         return_path: Whether the source waits until the destination has loaded; if not, it
             does not count what is still in the buffers, nor the loading.
@@ -69,7 +71,7 @@ def switch_over(
     (page, pages), (mark, marks) = normal, zero
     copying = pages * (page.seconds + clearing) + marks * mark.seconds
     sending = copying + state / draws.goodput
-    arriving = survey.link.buffered / draws.goodput + survey.link.latency
+    arriving = draining + survey.link.latency
     loading = survey.destination.load_seconds * draws.destination_cost
     at_source = stopping(survey, draws) + sending
     whole = at_source + arriving + loading

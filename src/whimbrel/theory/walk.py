@@ -14,13 +14,22 @@ from whimbrel.model.method import Postcopy, Tuning
 from whimbrel.model.migration import Pass, Phase, PhaseChange, StartPostcopy
 from whimbrel.model.units import GIB, PAGE
 from whimbrel.theory.arrays import Flags, Floats, Ints
+from whimbrel.theory.buffers import draining, filled, leading
 from whimbrel.theory.convergence import Convergence
 from whimbrel.theory.dirtying import slowdown
 from whimbrel.theory.draws import Draws
 from whimbrel.theory.fates import Best, Fates, PassLog, Pulling, Rest
 from whimbrel.theory.layout import Layout, lay_out
 from whimbrel.theory.postcopy import pull
-from whimbrel.theory.precopy import Pace, Scan, advance, begin, looks_every, synchronise
+from whimbrel.theory.precopy import (
+    Pace,
+    Scan,
+    advance,
+    begin,
+    called_free,
+    looks_every,
+    synchronise,
+)
 from whimbrel.theory.rates import PACKET, Costs, PageCost, blended, costs, limited
 from whimbrel.theory.rules import DEFAULT_BANDWIDTH_LIMIT, ITERATION, QemuRules
 from whimbrel.theory.switchover import switch_over
@@ -37,6 +46,10 @@ WARM_UP = 3
 
 PROGRESS = 0.98
 """What counts as progress: remaining over threshold falls below this share of its best."""
+
+JITTER = 0.02
+"""Seconds by which a guest runs more or less in a pass than the pass lasts: its vCPU waits for a
+core for some of the scheduler's turns, and catches up in others. An assumption."""
 
 _NOT_BY_ITSELF = {Postcopy.NEVER, Postcopy.IF_STALLED}
 
@@ -107,6 +120,10 @@ class Walk:
         self.fates = Fates.open(count)
         self.controls = _controls(job, start)
         self._record(1)
+        page, streams = limited(self.costs, self.limit).first, tuning.channels or 1
+        self.lead = leading(job.survey.link, streams, self.draws, page)
+        if self.lead.any():
+            self.scan = filled(self.layout, self.scan, self.pace(), self.lead)
 
     @property
     def passes(self) -> int:
@@ -167,6 +184,7 @@ class Walk:
             self.layout.only(index),
             scan,
             plain,
+            draining=self._draining(index),
             preempt=preempt,
         )
         fates = self.fates
@@ -203,6 +221,16 @@ class Walk:
         self.fates.completed[:] = self.fates.total <= self.job.deadline
         return share
 
+    def _jitter(self) -> Floats:
+        """Return by how many seconds the guest ran more or less in a pass than it lasted, (D,)."""
+        chance = sum((self.phase(len(self.active)) for _ in range(3)), np.zeros(len(self.active)))
+        # Three evenly spread numbers are nearly a normal one, of standard deviation 1/2.
+        return JITTER * 2 * (chance - 1.5)
+
+    def _draining(self, index: Ints) -> Floats:
+        page, goodput = self._page(self.costs).only(index), self.draws.goodput[index]
+        return draining(self.scan.only(index), self.begun[index], goodput, page, self.lead[index])
+
     def _page(self, costs_now: Costs) -> PageCost:
         if self.passes == 1:
             return costs_now.first
@@ -224,8 +252,12 @@ class Walk:
             # A page enters the cache when it is first sent again, not before (ram.c 1413).
             share = self.scan.sent.sum(axis=(1, 2)) / np.maximum(self.draws.pages.sum(axis=1), 1.0)
             self.cached = self.cached + np.minimum(share, 1.0) * (1 - self.cached)
-        lasted = np.maximum(self.scan.clock - self.scan.began, 1e-9)
+        first, lasted = self.passes == 1, np.maximum(self.scan.clock - self.scan.began, 1e-9)
+        slow = slow * np.maximum(0.0, 1 + self._jitter() / lasted)
         scan, self.found = synchronise(self.layout, self.scan, slow)
+        if first:
+            scan, taken = called_free(self.layout, scan)
+            self.found = self.found + taken
         self.dirty_rate = self.found * PAGE / lasted
         cost = survey.source.sync_seconds * survey.memory.total / GIB * self.draws.source_cost
         self.scan = replace(scan, clock=scan.clock + cost)
@@ -285,6 +317,7 @@ class Walk:
             draws,
             (self._page(self.costs).only(index), normal),
             (lifted.zero, zero),
+            draining=self._draining(index),
             clears_log=job.rules.clears_log_when_stopped and job.rules.chunk_pages is not None,
             return_path=not job.tuning.as_qemu_comes,
         )
@@ -350,6 +383,7 @@ class Walk:
         self.costs, self.plain = self.costs.only(keep), self.plain.only(keep)
         self.throttle, self.best = self.throttle.only(keep), self.best.only(keep)
         self.begun, self.cached = self.begun[keep], self.cached[keep]
+        self.lead = self.lead[keep]
         self.found, self.dirty_rate = self.found[keep], self.dirty_rate[keep]
 
 

@@ -16,7 +16,8 @@ from whimbrel.errors import ConfigError, HostError, LabError
 from whimbrel.lab import results
 from whimbrel.lab.audience import Audience
 from whimbrel.lab.scenario_check import GUEST_ROOM
-from whimbrel.model.scenario import LabResult, Scenario, ScenarioResult
+from whimbrel.model.plan import Goal
+from whimbrel.model.scenario import AutoSpec, LabResult, Scenario, ScenarioResult
 from whimbrel.model.units import GIB, MIB
 
 WHOLE = sample_result()
@@ -75,6 +76,16 @@ def test_the_fill_fits_whatever_is_said_about_memory() -> None:
     assert scenario(freed="2 GiB").guest.redline.fill == 2 * GIB - GUEST_ROOM
     assert scenario(memory="1 GiB").guest.redline.fill == 896 * MIB
     assert scenario(freed="2 GiB", fill="1 GiB").guest.redline.fill == GIB
+
+
+def test_what_auto_aims_at_can_be_said_by_flags(command: Any) -> None:
+    words = ["--goal", "least-cpu", "--max-downtime", "50 ms", "--deadline", "90 s"]
+    code, fake = command("lab", *words, "--cpu-budget", "1.5", "--no-postcopy")
+    assert code == 0
+    [[asked]] = fake.calls
+    assert asked.auto == AutoSpec(Goal.LEAST_CPU, 0.05, 90.0, 1.5, postcopy=False)
+    code, fake = command("lab", "--postcopy")
+    assert fake.calls[0][0].auto == AutoSpec()
 
 
 def test_a_fill_that_was_said_is_never_changed(tmp_path: Path) -> None:
@@ -144,7 +155,7 @@ def test_runs_that_are_over_are_kept_however_the_lab_ends(
     assert json.loads((tmp_path / "copy.json").read_text()) == document
     names = {path.name for path in (tmp_path / "kept").iterdir()}
     assert {"lab.json", "series.json", "table.md", "table.csv", "report.html"} <= names
-    assert "Results of 2 of 12 runs: kept/report.html" in capsys.readouterr().err
+    assert "Results of 2 of 14 runs: kept/report.html" in capsys.readouterr().err
 
 
 def test_a_lab_that_ends_before_its_first_run_writes_nothing(

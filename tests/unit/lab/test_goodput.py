@@ -46,7 +46,7 @@ async def test_what_was_received_is_told_with_the_seconds_it_took(streams: int) 
     found = await measure_goodput(Here(), Here(), duration=0.2, streams=streams, link=1)
     assert found.rate > 0
     assert found.latency > 0
-    assert found.seconds >= 0.2 * 0.5
+    assert found.seconds >= 0.2
     assert (found.streams, found.mptcp) == (streams, False)
 
 

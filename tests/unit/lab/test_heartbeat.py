@@ -129,7 +129,7 @@ def test_two_sides_are_heard_and_told_apart(tmp_path: Path) -> None:
         for sequence, (label, port) in enumerate(ports.items()):
             listener.add(label, port.path)
             port.send(frame(sequence, pages=9))
-            assert listener.wait_for_beat(label, 10)
+            assert listener.wait_for_beat(label, 60)
         beats = listener.record()
         gap = listener.gap_across_switchover("source", "destination")
     for port in ports.values():
@@ -145,11 +145,11 @@ def test_a_side_that_goes_away_is_forgotten_and_the_others_are_heard(tmp_path: P
     with HeartbeatListener() as listener:
         listener.add("first", first.path)
         first.send(frame(1))
-        assert listener.wait_for_beat("first", 10)
+        assert listener.wait_for_beat("first", 60)
         first.close()
         listener.add("second", second.path)
         second.send(frame(2))
-        assert listener.wait_for_beat("second", 10)
+        assert listener.wait_for_beat("second", 60)
     second.close()
 
 
@@ -158,11 +158,11 @@ def test_a_removed_side_is_no_longer_heard(tmp_path: Path) -> None:
     with HeartbeatListener() as listener:
         listener.add("first", first.path)
         first.send(frame(1))
-        assert listener.wait_for_beat("first", 10)
+        assert listener.wait_for_beat("first", 60)
         listener.remove("first")
         listener.add("second", second.path)
         second.send(frame(2))
-        assert listener.wait_for_beat("second", 10)
+        assert listener.wait_for_beat("second", 60)
         with pytest.raises(BrokenPipeError):
             first.send(frame(3))
         assert list(listener.record().sequences) == [1, 2]
@@ -172,11 +172,11 @@ def test_a_removed_side_is_no_longer_heard(tmp_path: Path) -> None:
 
 def test_no_listening_thread_outlives_the_block(tmp_path: Path) -> None:
     port = BeatPort(tmp_path / "beat")
-    before = threading.active_count()
+    before = set(threading.enumerate())  # not a number: a thread of another test may be ending
     with HeartbeatListener() as listener:
         listener.add("source", port.path)
-        assert threading.active_count() == before + 1
-    assert threading.active_count() == before
+        assert len(set(threading.enumerate()) - before) == 1
+    assert not set(threading.enumerate()) - before
     port.close()
 
 

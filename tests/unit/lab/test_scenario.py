@@ -23,9 +23,11 @@ from whimbrel.lab.scenario import (
 )
 from whimbrel.lab.scenario_check import GUEST_ROOM, LEVELS, MOST_LINKS, SMALLEST_GUEST
 from whimbrel.model.method import CLASSIC, Codec, Compression, Method, PreparedMemory, Settings
+from whimbrel.model.plan import Goal
 from whimbrel.model.scenario import (
     AcceleratorChoice,
     Access,
+    AutoSpec,
     GuestSpec,
     LinkSpec,
     Load,
@@ -53,6 +55,12 @@ free_page_hints = false
 accelerator = "tcg"
 kernel = "/boot/vmlinuz"
 modules = "/lib/modules/6.1.0"
+[auto]
+goal = "least-traffic"
+max_downtime = "250 ms"
+deadline = "1 min"
+cpu_budget = 1.5
+postcopy = false
 [link]
 rate = "10 Gbit/s"
 count = 2
@@ -90,6 +98,7 @@ def test_every_key_arrives_where_it_belongs() -> None:
             prepared_memory=PreparedMemory(3),
             free_page_hints=False,
         ),
+        auto=AutoSpec(Goal.LEAST_TRAFFIC, 0.25, 60.0, 1.5, postcopy=False),
         accelerator=AcceleratorChoice.TCG,
         kernel=Path("/boot/vmlinuz"),
         modules=Path("/lib/modules/6.1.0"),
@@ -108,6 +117,9 @@ def test_the_words_for_nothing_mean_none() -> None:
     assert read.settings.bandwidth_limit is None
     assert read.settings.prepared_memory is None
     assert read.link.rate is None
+    assert (
+        scenario_from({"auto": {"deadline": "none", "cpu_budget": "none"}}, "x").auto == AutoSpec()
+    )
 
 
 def test_all_stands_for_every_method() -> None:
@@ -185,6 +197,19 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"kernel": 6}, "x.toml: kernel: must be a text, not 6."),
     ({"modules": 6}, "x.toml: modules: must be a text, not 6."),
     ({"modules": "/lib"}, "x.toml: modules: belong to a kernel: set kernel as well."),
+    ({"auto": {"goal": "quickest"}}, 'x.toml: auto.goal: "quickest" is not known.'),
+    ({"auto": {"deadline": "0 s"}}, "x.toml: auto.deadline: must be more than 0."),
+    ({"auto": {"max_downtime": 1}}, "x.toml: auto.max_downtime: must be a text, not 1."),
+    ({"auto": {"cpu_budget": 0}}, "x.toml: auto.cpu_budget: must be more than 0."),
+    (
+        {"auto": {"cpu_budget": "few"}},
+        'x.toml: auto.cpu_budget: must be a number of cores, not "few".',
+    ),
+    (
+        {"auto": {"cpu_budget": True}},
+        "x.toml: auto.cpu_budget: must be a number of cores, not true.",
+    ),
+    ({"auto": {"postcopy": "no"}}, 'x.toml: auto.postcopy: must be true or false, not "no".'),
     ({"link": "1 Gbit/s"}, 'x.toml: link: must be a table ([link]), not "1 Gbit/s".'),
     ({"link": {"rate": "1000"}}, 'x.toml: link.rate: "1000" has no unit.'),
     ({"link": {"rate": "0 bit/s"}}, "x.toml: link.rate: must be more than 0."),
@@ -350,6 +375,13 @@ def scenarios(draw: st.DrawFn) -> Scenario:
             downtime_limit=draw(st.floats(1e-6, 2000)),
             prepared_memory=draw(st.none() | st.builds(PreparedMemory, st.integers(1, 64))),
             free_page_hints=draw(st.booleans()),
+        ),
+        auto=AutoSpec(
+            goal=draw(st.sampled_from(Goal)),
+            max_downtime=draw(st.none() | positive),
+            deadline=draw(st.none() | positive),
+            cpu_budget=draw(st.none() | positive),
+            postcopy=draw(st.booleans()),
         ),
         accelerator=draw(st.sampled_from(AcceleratorChoice)),
         kernel=kernel,

@@ -63,3 +63,12 @@ def test_the_first_guaranteed_rung_is_the_guarantee() -> None:
     assert Certificate((UNSURE, SURE, later), ()).guarantee is SURE
     assert Certificate((UNSURE,), ()).guarantee is None
     assert Certificate((UNSURE, later), ()).tuning is later.tuning
+
+
+def test_a_move_is_begun_with_what_the_last_rung_needs_that_it_can_climb_on_its_way() -> None:
+    ready, second = Tuning(downtime_limit=0.1), Tuning(downtime_limit=0.2)
+    last = replace(SURE, tuning=ready)
+    anew = replace(SURE, step=Step.ANEW, tuning=second)
+    assert Certificate((UNSURE, last, anew), ()).tuning is ready
+    assert Certificate((UNSURE, last, anew), ()).anew is second
+    assert Certificate((UNSURE, last), ()).anew is None

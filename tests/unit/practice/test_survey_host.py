@@ -1,7 +1,8 @@
 import pytest
 
-from whimbrel.model.memory import HostProfile
+from whimbrel.model.memory import HostProfile, WireRatio
 from whimbrel.model.method import Codec, Compression
+from whimbrel.practice.survey_content import Shortened
 from whimbrel.practice.survey_host import (
     Idle,
     copying,
@@ -42,6 +43,9 @@ def test_costs_are_small_and_above_zero() -> None:
 def test_what_only_moves_can_tell_is_kept() -> None:
     zstd, zlib = Compression(Codec.ZSTD, 1), Compression(Codec.ZLIB, 1)
     base = HostProfile(setup_seconds=0.5, state_bytes=1234, compress_speed={zlib: 5e7, zstd: 1e8})
-    found = costed(base, 1.5, {zstd: 3e8, zlib: 0.0}, 4 << 20)
+    ratio = WireRatio(0.5, 0.5)
+    timed = {zstd: Shortened(ratio, 3e8, 9e8), zlib: Shortened(ratio, 0.0)}
+    found = costed(base, 1.5, timed, 4 << 20)
     assert (found.setup_seconds, found.state_bytes, found.spare_cores) == (0.5, 1234, 1.5)
     assert found.compress_speed == {zlib: 5e7, zstd: 3e8}
+    assert found.restore_speed == {zstd: 9e8}

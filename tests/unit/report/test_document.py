@@ -15,7 +15,10 @@ from jsonschema import Draft202012Validator
 from unit.report.samples import completed, every_method, failed, result, timed_out
 from whimbrel.model.method import Method, Settings, Tuning
 from whimbrel.model.migration import Cancel, Decision, SetBandwidthLimit
+from whimbrel.model.plan import Goal
 from whimbrel.model.scenario import (
+    AutoSpec,
+    Chosen,
     GuestCheck,
     LabResult,
     LinkSpec,
@@ -136,6 +139,11 @@ def test_every_field_of_the_model_is_in_the_schema() -> None:
     definitions = SCHEMA["$defs"]
     for name, model in {"observed": Observed, "tuning": Tuning}.items():
         assert set(definitions[name]["properties"]) == {f.name for f in fields(model)}
+    auto = definitions["scenario"]["properties"]["auto"]
+    assert set(auto["properties"]) == {f.name for f in fields(AutoSpec)}
+    assert set(auto["properties"]["goal"]["enum"]) == set(Goal)
+    chosen = definitions["run"]["properties"]["chosen"]["anyOf"][0]
+    assert set(chosen["properties"]) == {f.name for f in fields(Chosen)}
     missing = {f.name for f in fields(Run)} - set(definitions["run"]["properties"])
     assert missing == {"tracks", "pucker"}  # series.json has the one, predicted the other
     assert set(definitions["method"]["enum"]) == set(Method)

@@ -107,6 +107,22 @@ def test_the_page_says_result_machine_command_and_definitions() -> None:
         assert definition in text
 
 
+def test_what_auto_decided_stands_with_its_ladder_and_advice_under_its_run() -> None:
+    runs = result().scenarios[0].runs
+    auto = next(number for number, run in enumerate(runs) if run.method is Method.AUTO)
+    line = Image(Chart.TIMELINE, 0, auto, "x", "a chart", b"light", b"dark")
+    page = lab_page(result(), [line])
+    text = "".join(read(page).text)
+    for words in (
+        "tcp: 31.2 s, slower",
+        "Should it not complete",
+        "post-copy: guaranteed, at most 50 s in all <of it>",
+        "With post-copy allowed it would be sure to complete.",
+    ):
+        assert words in text
+    assert "&lt;of it&gt;" in page
+
+
 def test_every_column_of_the_table_is_defined() -> None:
     defined = " ".join(title for title, _ in DEFINITIONS)
     ignored = {"Method", "Note"}

@@ -16,6 +16,7 @@ from unit.report.samples import (
     result,
     scenario,
     timed_out,
+    unavailable,
 )
 from whimbrel.model.method import Method
 from whimbrel.model.outcome import Ending
@@ -235,3 +236,16 @@ def test_an_interrupted_lab_has_a_table_too() -> None:
     of = result()
     empty = LabResult(of.machine, tuple(replace(p, runs=()) for p in of.scenarios))
     assert markdown(empty).count("not run") == len(of.scenarios[0].scenario.methods)
+
+
+def test_what_auto_took_and_advised_is_noted() -> None:
+    run = completed(Method.AUTO)
+    [row] = rows(part(run, methods=(Method.AUTO,)))
+    assert row.note == ("took compressed; With post-copy allowed it would be sure to complete")
+
+
+def test_a_move_that_auto_refused_says_why() -> None:
+    run = replace(unavailable(Method.AUTO), reason="refused: tcp completes within 5 s never")
+    [row] = rows(part(run, methods=(Method.AUTO,)))
+    assert row.note == "not available: refused: tcp completes within 5 s never"
+    assert row.completed == 0

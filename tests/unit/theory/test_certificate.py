@@ -9,18 +9,26 @@ from hypothesis import strategies as st
 from unit.theory.guests import KVM, Guest, guests, lcg_guest, still_guest
 from whimbrel.model.inventory import Capability
 from whimbrel.model.memory import HostProfile, LinkProfile, Survey
-from whimbrel.model.method import Method, Postcopy, Settings, Tuning, tuning_for
-from whimbrel.model.migration import SetDowntimeLimit, StartPostcopy
+from whimbrel.model.method import (
+    Method,
+    Postcopy,
+    PreparedMemory,
+    Settings,
+    Tuning,
+    tuning_for,
+)
+from whimbrel.model.migration import Cancel, SetDowntimeLimit, StartPostcopy
 from whimbrel.model.plan import Certificate, Rung, Step, Wish
 from whimbrel.model.units import MIB
 from whimbrel.theory.bounds import Z90, bounds
-from whimbrel.theory.certificate import certify, highest_limit
+from whimbrel.theory.certificate import CALLING_BACK, certify, highest_limit
 from whimbrel.theory.rules import QemuRules
 from whimbrel.theory.simulate import Change, simulate
 
 ALL = frozenset(Capability)
 WISH = Wish(total_time=120.0, downtime=1.0)
 TCP = Tuning()
+MULTICHANNEL = Tuning(channels=2)
 POSTCOPY = Tuning(postcopy=Postcopy.AFTER_FIRST_PASS)
 FRANTIC = lcg_guest(400_000, link=200.0 * MIB)
 
@@ -133,8 +141,7 @@ def test_the_last_moment_for_post_copy_leaves_time_for_all_of_memory() -> None:
     [
         (TCP, replace(WISH, postcopy=False), ALL, "not allowed"),
         (TCP, WISH, ALL - {Capability.POSTCOPY}, "cannot do it"),
-        (tuning_for(Method.RDMA, Settings()), WISH, ALL, "RDMA"),
-        (tuning_for(Method.MULTICHANNEL, Settings()), WISH, ALL, "several channels"),
+        (MULTICHANNEL, replace(WISH, postcopy=False), ALL, "not allowed"),
     ],
 )
 def test_without_post_copy_nothing_is_guaranteed_and_the_rung_says_why(
@@ -146,8 +153,56 @@ def test_without_post_copy_nothing_is_guaranteed_and_the_rung_says_why(
 
 
 def test_from_qemu_10_1_several_channels_can_fall_back_on_post_copy() -> None:
-    tuning = tuning_for(Method.MULTICHANNEL, Settings())
-    assert ladder(still_guest(), tuning, rules=QemuRules.of((10, 1), "kvm")).guaranteed
+    certificate = ladder(still_guest(), MULTICHANNEL, rules=QemuRules.of((10, 1), "kvm"))
+    assert certificate.rungs[-1].step is Step.POSTCOPY
+    assert certificate.guaranteed
+
+
+@pytest.mark.parametrize(
+    ("tuning", "words"),
+    [
+        (tuning_for(Method.RDMA, Settings()), "RDMA"),
+        (MULTICHANNEL, "several channels"),
+        (Tuning(prepared_memory=PreparedMemory()), "prepared memory away"),
+        (Tuning(free_page_hints=True), "free page hints"),
+    ],
+)
+def test_what_cannot_go_over_to_post_copy_is_called_back_and_begun_anew_by_it(
+    tuning: Tuning, words: str
+) -> None:
+    certificate = ladder(still_guest(), tuning)
+    hindered, anew = certificate.rungs[-2:]
+    assert hindered.step is Step.POSTCOPY
+    assert not hindered.guaranteed
+    assert words in hindered.reason
+    assert anew.step is Step.ANEW
+    assert anew.action == Cancel()
+    assert certificate.guarantee is anew
+    assert certificate.tuning == tuning
+    assert certificate.anew == anew.tuning
+    assert "called back" in " ".join(certificate.assumptions)
+
+
+@given(guests(), st.floats(0, 2))
+@settings(max_examples=30)
+def test_a_move_that_is_begun_anew_in_time_keeps_its_bounds(guest: Guest, when: float) -> None:
+    survey = guest.survey()
+    wish = replace(WISH, total_time=3000.0, downtime=100.0)
+    anew = rung(ladder(survey, MULTICHANNEL, wish), Step.ANEW)
+    assert anew.guaranteed
+    at = min(anew.latest, when * bounds(survey, MULTICHANNEL, KVM).first_pass)
+    second = simulate(survey, anew.tuning, KVM, deadline=1e6)
+    assert second.completed
+    assert at + CALLING_BACK + second.total_time <= anew.total_time
+    if any(each.phase == "postcopy" for each in second.phases):
+        assert second.downtime <= anew.downtime
+
+
+def test_what_begins_anew_too_late_is_not_guaranteed() -> None:
+    survey = lcg_guest(1000, link=125e6)
+    tight = ladder(survey, MULTICHANNEL, replace(WISH, total_time=40.0))
+    assert not rung(tight, Step.ANEW).guaranteed
+    assert "more than 40 s" in rung(tight, Step.ANEW).reason
 
 
 def test_a_guest_that_converges_is_still_not_guaranteed_by_its_dirty_rate() -> None:
@@ -230,3 +285,8 @@ def test_what_a_guarantee_rests_on_is_said() -> None:
     text = " ".join(ladder(FRANTIC).assumptions)
     for words in ("link carries at least", "p90", "fails", "climbed no later", "dirty curve"):
         assert words in text
+
+
+def test_a_sound_move_that_is_a_little_late_is_left_alone() -> None:
+    first, second = ladder(still_guest()).rungs[:2]
+    assert second.latest >= 1.9 * first.total_time

@@ -20,7 +20,7 @@ from whimbrel.model.prediction import Verdict, verdict_for
 from whimbrel.model.units import GIB, MIB
 from whimbrel.theory.dirtying import uniform
 from whimbrel.theory.rules import QemuRules
-from whimbrel.theory.simulate import Change, predict, simulate
+from whimbrel.theory.simulate import Change, Haste, predict, simulate
 from whimbrel.theory.trace import observe
 
 TUNINGS = (
@@ -265,3 +265,17 @@ def test_between_two_points_of_a_trace_lies_a_straight_line() -> None:
     assert middle.transferred == pytest.approx((first.transferred + second.transferred) / 2, abs=1)
     assert observe(trace, -1.0).transferred == trace[0].transferred
     assert observe(trace, 1e9).transferred == trace[-1].transferred
+
+
+@settings(max_examples=30)
+@given(guest=guests(), rule=rules, at=st.floats(0.1, 20), factor=st.floats(1, 50))
+def test_a_guest_that_gets_hasty_moves_as_before_until_then_and_no_sooner_after(
+    guest: Guest, rule: QemuRules, at: float, factor: float
+) -> None:
+    calm = simulate(guest.survey(), Tuning(), rule, deadline=DEADLINE)
+    hasty = simulate(
+        guest.survey(), Tuning(), rule, deadline=DEADLINE, changes=[Change(at, Haste(factor))]
+    )
+    assert [p for p in hasty.passes if p.at <= at] == [p for p in calm.passes if p.at <= at]
+    assert calm.completed or not hasty.completed
+    assert hasty.total_time >= calm.total_time * (1 - SLACK[Tuning()]) - 0.1

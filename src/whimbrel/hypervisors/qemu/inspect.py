@@ -32,6 +32,7 @@ SAMPLED = 16384
 BITMAP_UP_TO = 1.0
 """Seconds of the longest window that is counted by dirty logging, which slows the writer."""
 
+_LOGGING = "dirty-bitmap"
 _TICK = 1 / os.sysconf("SC_CLK_TCK")
 _STATS_WITHIN = 1.6
 """Seconds for the guest's balloon driver to answer; it is asked once a second."""
@@ -71,16 +72,9 @@ class QemuInspection:
 
     async def written(self, window: float) -> Written:
         """See `ports.Inspection.written`; by sampling, or on KVM by logging short windows."""
-        logged = window <= BITMAP_UP_TO and await self._logs()
-        how = {"mode": "dirty-bitmap"} if logged else {"sample-pages": SAMPLED}
-        question = {"calc-time": round(window * 1000), "calc-time-unit": "millisecond", **how}
-        try:
-            await self._monitor.execute("calc-dirty-rate", question)
-        except CommandRefused as error:
-            raise Unsupported("This QEMU does not count dirty pages by the millisecond.") from error
+        logged = await self._begin_counting(window)
         await asyncio.sleep(window)
-        rate = await self._measured()
-        return counted(window, rate, self.pages, logged=logged)
+        return counted(window, await self._measured(), self.pages, logged=logged)
 
     async def free_bytes(self) -> int | None:
         """See `ports.Inspection.free_bytes`."""
@@ -121,6 +115,20 @@ class QemuInspection:
             self._memory = GuestMemory(self._pid, base, self._size)
         return self._memory
 
+    async def _begin_counting(self, window: float) -> bool:
+        """Begin in the best way that this QEMU takes; tell whether every page is counted."""
+        refusals = []
+        for question in questions(window, logs=await self._logs()):
+            try:
+                await self._monitor.execute("calc-dirty-rate", question)
+            except CommandRefused as error:
+                refusals.append(error)
+            else:
+                return question.get("mode") == _LOGGING
+        raise Unsupported(f"This QEMU does not count dirty pages for {window:g} s.") from refusals[
+            -1
+        ]
+
     async def _measured(self) -> int:
         while True:  # no event tells that it is done
             answer = await self._monitor.execute("query-dirty-rate")
@@ -153,6 +161,22 @@ class QemuInspection:
     async def _set(self, path: str, name: str, value: int) -> None:
         arguments = {"path": path, "property": name, "value": value}
         await self._monitor.execute("qom-set", arguments)
+
+
+def questions(window: float, *, logs: bool) -> list[dict[str, Any]]:
+    """Return the arguments for calc-dirty-rate to be tried in turn, the best first.
+
+    Logging is refused where KVM has a dirty ring, milliseconds before 8.2.
+
+    Args:
+        window: Seconds.
+        logs: Whether this QEMU counts what it logs, as with KVM.
+    """
+    ways: list[dict[str, Any]] = [{"mode": _LOGGING}] if logs and window <= BITMAP_UP_TO else []
+    ways.append({"sample-pages": SAMPLED})
+    fine = [{"calc-time": round(window * 1000), "calc-time-unit": "millisecond"} | w for w in ways]
+    whole = window >= 1 and window == int(window)
+    return fine + ([{"calc-time": int(window)} | way for way in ways] if whole else [])
 
 
 def counted(window: float, rate: int, pages: int, *, logged: bool) -> Written:

@@ -129,7 +129,7 @@ class SimulatedHypervisor:
                 tuning,
                 self._rules,
                 deadline=horizon,
-                changes=changes,
+                changes=sorted((*self._site.faults.befalls, *changes), key=lambda each: each.at),
                 patient=True,
                 controlled=False,
             )

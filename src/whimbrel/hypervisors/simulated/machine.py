@@ -11,6 +11,7 @@ from whimbrel.hypervisors.simulated.inspect import SimulatedInspection
 from whimbrel.model.inventory import MigrationAddress, Vm
 from whimbrel.model.memory import HostProfile, LinkProfile, MemoryProfile
 from whimbrel.model.migration import Phase
+from whimbrel.theory.simulate import Change
 
 FIRST_PORT = 49152
 """The first port the network gives away."""
@@ -39,11 +40,14 @@ class Faults:
         unreachable_in: The connection to this host breaks when a move from here is in this
             phase; the move itself goes on unseen.
         refuses_to_run: A guest that has come here cannot be started.
+        befalls: What happens to every move from here, in simulated seconds since it began; a
+            guest that begins to write faster, say.
     """
 
     fails_in: Phase | None = None
     unreachable_in: Phase | None = None
     refuses_to_run: bool = False
+    befalls: tuple[Change, ...] = ()
 
 
 @dataclass

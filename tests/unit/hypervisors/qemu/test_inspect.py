@@ -1,16 +1,20 @@
 import ctypes
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
 
-from whimbrel.errors import Unsupported
+from whimbrel.errors import CommandRefused, Unsupported
 from whimbrel.hypervisors.qemu.guest_memory import GuestMemory
-from whimbrel.hypervisors.qemu.inspect import block_address, counted, known_free
+from whimbrel.hypervisors.qemu.inspect import QemuInspection, block_address, counted, known_free
 from whimbrel.model.units import MIB, PAGE
 from whimbrel.ports import IN_MEMORY, NEVER_PROVIDED
+
+if TYPE_CHECKING:
+    from whimbrel.hypervisors.qemu.monitor import Monitor
 
 TABLE = """              Block Name    PSize              Offset               Used              Total  HVA  RO
                   memory    4 KiB  0x0000000000000000 0x0000000010000000 0x0000000010000000 0x00007f2293e00000  rw
@@ -109,6 +113,53 @@ def test_a_count_knows_how_coarse_it_is() -> None:
     assert counted(0.1, 100, 65536, logged=False).error > found.error
     assert counted(10.0, 1 << 20, 65536, logged=True).pages == 65536
     assert counted(0.1, 0, 65536, logged=False).pages == 0
+
+
+class Counting:
+    """QMP of a QEMU that counts dirty pages at 100 MiB/s, but takes not every argument."""
+
+    def __init__(self, *refused: str, kvm: bool = True) -> None:
+        self.refused, self.kvm = refused, kvm
+        self.asked: dict[str, Any] = {}
+
+    async def execute(self, command: str, arguments: Mapping[str, Any] | None = None) -> Any:
+        if command == "query-kvm":
+            return {"enabled": self.kvm, "present": True}
+        if command == "query-dirty-rate":
+            return {"status": "measured", "dirty-rate": 100}
+        assert command == "calc-dirty-rate"
+        assert arguments is not None
+        if set(self.refused) & {*arguments, *map(str, arguments.values())}:
+            raise CommandRefused("no")
+        self.asked = dict(arguments)
+        return {}
+
+    def inspection(self) -> QemuInspection:
+        return QemuInspection(cast("Monitor", self), os.getpid(), 256 * MIB)
+
+
+async def test_short_windows_are_logged_under_kvm_and_sampled_elsewhere() -> None:
+    for kvm, window, mode in ((True, 0.05, "dirty-bitmap"), (False, 0.05, None), (True, 1.5, None)):
+        qemu = Counting(kvm=kvm)
+        found = await qemu.inspection().written(window)
+        assert qemu.asked.get("mode") == mode
+        assert ("sample-pages" in qemu.asked) == (mode is None)
+        assert qemu.asked["calc-time"] == round(window * 1000)
+        assert found.pages == pytest.approx(100.5 * window * MIB / PAGE)
+
+
+async def test_kvm_with_a_dirty_ring_is_sampled() -> None:
+    ring = Counting("dirty-bitmap")
+    await ring.inspection().written(0.05)
+    assert "sample-pages" in ring.asked
+
+
+async def test_a_qemu_without_milliseconds_counts_whole_seconds_only() -> None:
+    old = Counting("calc-time-unit")
+    await old.inspection().written(1.0)
+    assert old.asked == {"calc-time": 1, "mode": "dirty-bitmap"}
+    with pytest.raises(Unsupported, match=r"for 0\.5 s"):
+        await old.inspection().written(0.5)
 
 
 def test_free_memory_is_unknown_until_the_guest_tells() -> None:
