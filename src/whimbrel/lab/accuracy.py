@@ -63,7 +63,7 @@ async def run_accuracy(
         if ear.whole is not None and clock() >= end:
             break
         try:
-            await run_lab([scenario], ear, command)
+            await run_lab([scenario], ear, command, past=ear.records)
         except WhimbrelError as error:
             if ear.whole is None:
                 raise  # nothing can be run here
@@ -106,15 +106,19 @@ class _Ear(Relay):
         self.whole = bare if self._before is None else _joined(self._before, bare)
         super().measured(self.whole)
 
+    @property
+    def records(self) -> tuple[MoveRecord, ...]:
+        """What a history keeps of the moves made until now."""
+        return tuple(each.record for each in self._cases if each.record is not None)
+
     def turn_over(self) -> None:
         """Keep what was measured until now: another scenario begins."""
         self._before = self.whole
 
     def result(self) -> SuiteResult:
         """Return everything; to be called when at least one run is over."""
-        records = tuple(each.record for each in self._cases if each.record is not None)
         assert self.whole is not None  # noqa: S101 - run_accuracy raises otherwise
-        return SuiteResult(self.whole, records, assess(self._cases))
+        return SuiteResult(self.whole, self.records, assess(self._cases))
 
 
 def _without_tracks(part: ScenarioResult) -> ScenarioResult:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,7 +29,10 @@ from whimbrel.model.scenario import LabResult, Run, Scenario
 
 
 async def run_lab(
-    scenarios: Sequence[Scenario], audience: Audience | None = None, command: str = "whimbrel lab"
+    scenarios: Sequence[Scenario],
+    audience: Audience | None = None,
+    command: str = "whimbrel lab",
+    past: Iterable[MoveRecord] = (),
 ) -> LabResult:
     """Run scenarios on this machine and return everything that was measured.
 
@@ -39,6 +42,8 @@ async def run_lab(
         scenarios: What to run, in order; each is held to the rules of a scenario file.
         audience: Who is told on the way, and after each run of all that was measured so far.
         command: The command line that reproduces it, for the report.
+        past: Moves of this lab that are over, in the order they were made; forecasts learn
+            from them, and from those of this run as they end.
 
     Raises:
         ConfigError: There is no scenario, or one cannot be used.
@@ -49,11 +54,11 @@ async def run_lab(
     seen_by = audience or Nobody()
     for sentence in await asyncio.to_thread(lambda: remove_leftovers(find_leftovers())):
         seen_by.says(sentence)
-    ledger = Ledger(command)
+    ledger, history = Ledger(command), list(past)
     with run_folder() as folder:
         for number, scenario in enumerate(scenarios, start=1):
             bench = await _bench(scenario, folder / str(number), ledger, seen_by)
-            await bench.run()
+            await bench.run(history)
     return ledger.result()
 
 
@@ -97,9 +102,11 @@ class _Bench:
         self._image = image
         self._audience = audience
         self._guest: Guest | None = None
+        self._history: list[MoveRecord] = []
 
-    async def run(self) -> None:
-        """Make every move of the scenario."""
+    async def run(self, history: list[MoveRecord]) -> None:
+        """Make every move of the scenario, and add those that teach to the history."""
+        self._history = history
         planned = plan(self._scenario)
         self._audience.scenario_begins(self._scenario, len(planned))
         async with stage(self._scenario, self._folder) as on:
@@ -134,6 +141,7 @@ class _Bench:
         second = await self._anew(on, planned, said, first)
         record = last_attempt(first, second, said, (began, time.time()))
         if record.ending is not Ending.NOT_AVAILABLE:
+            self._history.append(record)
             self._audience.moved(record)
         return first if second is None else changed_course(first, second)
 
@@ -154,7 +162,7 @@ class _Bench:
         self._audience.works("surveying the guest, the link and the hosts", 0.0)
         # One seed for each run: what was said can be said again.
         generator = np.random.default_rng(planned.number)
-        return await foresee(on, guest, planned, self._scenario, generator)
+        return await foresee(on, guest, planned, self._scenario, generator, past=self._history)
 
     async def _measured(
         self,

@@ -8,6 +8,7 @@ Every figure of a survey is taken before the move it speaks of.
 """
 
 import asyncio
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from whimbrel.lab.guests import Guest
 from whimbrel.lab.plan import Planned
 from whimbrel.lab.stage import Stage
 from whimbrel.lab.surveyed import survey_stage
+from whimbrel.model.memory import LinkProfile
 from whimbrel.model.method import Method, Policy, Postcopy, Tuning, tuning_for
 from whimbrel.model.plan import Candidate, Certificate, Forecast, Plan, Wish
 from whimbrel.model.prediction import Prediction
@@ -27,12 +29,20 @@ from whimbrel.model.scenario import Chosen, Run, Scenario
 from whimbrel.model.survey import Depth, Surveyed
 from whimbrel.model.units import format_time
 from whimbrel.practice.survey import COMPRESSIONS
+from whimbrel.theory.calibrate import Corrections, calibrate
 from whimbrel.theory.explain import ladder, reasons
 from whimbrel.theory.planning import plan_move, pucker_of
 from whimbrel.theory.pucker import headroom_left
 from whimbrel.theory.rules import QemuRules
 from whimbrel.theory.simulate import predict
 from whimbrel.theory.situation import Earlier, Situation
+
+LAST = 40
+"""Past moves that are learnt from, the latest: machines change, and each costs some
+milliseconds to simulate again."""
+
+ALIKE = 0.25
+"""Two links are taken for one when their goodput differs by less than this factor's exponent."""
 
 TOLERATED = 1.0
 """Seconds of standing still that a guest's clients are taken to tolerate: vMotion's goal is
@@ -49,6 +59,7 @@ class Said:
         pucker: How it will feel.
         surveyed: What it was made from.
         timeout: Seconds after which it is given up.
+        accelerator: What runs the guest.
         chosen: What `auto` decided; None for every other method.
         policy: How far the guard may go; None for every other method.
         certificate: The ladder it may climb; None for every other method.
@@ -61,6 +72,7 @@ class Said:
     pucker: float
     surveyed: Surveyed
     timeout: float
+    accelerator: str = "tcg"
     chosen: Chosen | None = None
     policy: Policy | None = None
     certificate: Certificate | None = None
@@ -76,6 +88,7 @@ async def foresee(
     generator: np.random.Generator,
     *,
     earlier: Sequence[Earlier] = (),
+    past: Sequence[MoveRecord] = (),
 ) -> Said:
     """Survey the guest, the link and the hosts, and say what the planned move will do.
 
@@ -86,6 +99,7 @@ async def foresee(
         scenario: What belongs to all moves.
         generator: The only source of randomness.
         earlier: What was seen of this guest before, if anything.
+        past: Moves of this lab that are over; what they teach corrects the survey.
 
     Raises:
         HostError: The guest cannot be looked into.
@@ -102,12 +116,17 @@ async def foresee(
         generator=generator,
     )
     common = await stage.common()
+    accelerator = guest.machine.vm.accelerator
     version = (await guest.end.hypervisor.abilities()).version
+    rules = rules_of(version, accelerator)
+    corrections = await asyncio.to_thread(
+        learnt, past, host_name(accelerator), surveyed.survey.link, rules
+    )
     situation = Situation(
-        surveyed.survey,
+        corrections.on(surveyed.survey),
         source=common,
         destination=common,
-        rules=rules_of(version, guest.machine.vm.accelerator),
+        rules=rules,
         hints=guest.machine.vm.free_page_hints,
         tolerance=TOLERATED,
         headroom=_headroom(surveyed, scenario),
@@ -115,8 +134,10 @@ async def foresee(
     )
     job = _Job(surveyed, situation, scenario, generator)
     if planned.method is Method.AUTO:
-        return await asyncio.to_thread(job.decided)
-    return await asyncio.to_thread(job.said, Candidate(planned.method, planned.tuning))
+        said = await asyncio.to_thread(job.decided)
+    else:
+        said = await asyncio.to_thread(job.said, Candidate(planned.method, planned.tuning))
+    return replace(said, accelerator=accelerator)
 
 
 def rules_of(version: str, accelerator: str) -> QemuRules:
@@ -124,6 +145,34 @@ def rules_of(version: str, accelerator: str) -> QemuRules:
     match = re.match(r"(\d+)\.(\d+)", version)
     numbers = (int(match[1]), int(match[2])) if match else (10, 0)
     return QemuRules.of(numbers, accelerator)
+
+
+def learnt(
+    past: Sequence[MoveRecord], host: str, link: LinkProfile, rules: QemuRules
+) -> Corrections:
+    """Return what the last moves of this lab teach.
+
+    Hosts are the same whatever joins them; about the link only moves over a like one tell.
+    """
+    here = [each for each in past if each.source == host][-LAST:]
+    alike = [each for each in here if each.survey and _alike(each.survey.link, link)]
+    corrections, over_it = (
+        calibrate(each, host, host, before=math.inf, rules=rules) for each in (here, alike)
+    )
+    return replace(corrections, link=over_it.link)
+
+
+def _alike(one: LinkProfile, other: LinkProfile) -> bool:
+    return abs(math.log(one.goodput_for(1) / other.goodput_for(1))) < ALIKE
+
+
+def host_name(accelerator: str) -> str:
+    """Return what both hosts of the lab are called in a history: they are one machine.
+
+    Figures of namespaces on one machine must never be taken for those of two machines, nor
+    those of an emulated guest for those of one that runs by itself.
+    """
+    return f"lab ({accelerator})"
 
 
 def wish_of(scenario: Scenario) -> Wish:
@@ -151,7 +200,7 @@ class _Job:
     def said(self, candidate: Candidate) -> Said:
         """Predict one candidate as it is."""
         prediction = predict(
-            self.surveyed.survey,
+            self.situation.survey,
             candidate.tuning,
             self.situation.rules,
             generator=self.generator,
@@ -223,10 +272,7 @@ def _headroom(surveyed: Surveyed, scenario: Scenario) -> float:
 
 
 def record_of(run: Run, said: Said, began: float, ended: float) -> MoveRecord:
-    """Return a lab move as a history keeps it.
-
-    The hosts are named as the lab's, since figures of namespaces on one machine must never be
-    taken for those of two machines.
+    """Return a lab move as a history keeps it, its survey as it was before any correction.
 
     Args:
         run: What became of it.
@@ -235,7 +281,6 @@ def record_of(run: Run, said: Said, began: float, ended: float) -> MoveRecord:
         ended: When it was over, likewise.
     """
     seen = run.observed
-    there = {"a": "b", "b": "a"}.get(run.source, "")
     figures = MoveFigures(
         total_time=seen.total_time,
         preparation_time=seen.preparation_time,
@@ -250,8 +295,8 @@ def record_of(run: Run, said: Said, began: float, ended: float) -> MoveRecord:
     return MoveRecord(
         began=began,
         ended=ended,
-        source=f"lab {run.source}",
-        destination=f"lab {there}",
+        source=host_name(said.accelerator),
+        destination=host_name(said.accelerator),
         vm="redline",
         method=run.method,
         tuning=said.tuning,

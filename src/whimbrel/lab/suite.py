@@ -55,14 +55,18 @@ _PACES = {
 """Bytes of pages written per second, over what the link carries."""
 
 _LINKS = tuple(megabits * 125_000.0 for megabits in (200, 500, 1000, 2500))
-_UNLIMITED = 4e8
-"""What an unlimited link counts for when a pace is drawn, bytes per second."""
+_UNLIMITED = 1.5e9
+"""What an unlimited link counts for, bytes per second: about what a core copies."""
 
 _FASTEST_WRITER = 350.0 * MIB
 """Bytes of pages per second that redline surely reaches under emulation beside a move."""
 
-_LONGEST_PASS = 20.0
-"""Seconds of a first pass; smaller guests travel over slower links."""
+_PASS = _Range(1.0, 20.0)
+"""Seconds of a first pass, roughly: nobody has so fast a link for so small a guest that a move
+is over before it has begun, nor so slow a one that it takes a day."""
+
+_SIZES = _Range(160.0 * MIB, 2560.0 * MIB)
+"""Bytes of fill, whatever the link."""
 
 _ALWAYS = (
     Method.QEMU_DEFAULT,
@@ -100,7 +104,7 @@ def _scenario(number: int, pace: Pace, generator: np.random.Generator) -> Scenar
         name=f"{number}: {pace.value}",
         repeats=_REPEATS if repeated else 1,
         methods=_methods(number, generator, repeated=repeated),
-        timeout=round(10 + 3 * guest.redline.fill / carried),
+        timeout=round(8 + 2 * guest.redline.fill / carried),
         link=LinkSpec(None if np.isinf(rate) else float(rate)),
         guest=guest,
         settings=Settings(downtime_limit=limit),
@@ -117,9 +121,9 @@ def _methods(number: int, generator: np.random.Generator, *, repeated: bool) -> 
 
 
 def _guest(pace: Pace, carried: float, generator: np.random.Generator) -> GuestSpec:
-    largest = min(1536.0 * MIB, _LONGEST_PASS * carried)
-    fill = _pages(_Range(160 * MIB, largest).draw(generator))
-    free = _Range(1.15, 2.0).draw(generator)
+    smallest = max(_SIZES.low, min(_PASS.low * carried, _SIZES.high / 2))
+    fill = _pages(_Range(smallest, min(_SIZES.high, _PASS.high * carried)).draw(generator))
+    free = _Range(1.15, 1.8).draw(generator)
     memory = -(-int(fill * free + GUEST_ROOM) // (64 * MIB)) * 64 * MIB
     load = Load(
         freed=_pages(generator.choice([0.0, 0.0, 0.0, 0.5]) * (memory - fill - GUEST_ROOM)),
