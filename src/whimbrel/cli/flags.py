@@ -49,6 +49,16 @@ Scenarios = Annotated[
     _what("Scenario file (TOML); may be given again. Flags override its keys.", "--scenario"),
 ]
 Quick = Annotated[bool, _what("A VM of 512 MiB: about a minute. Not with --scenario.", "--quick")]
+Suite = Annotated[
+    Text,
+    _what(
+        "accuracy: hold forecasts against moves of many guests; takes --minutes and --seed, and "
+        "no flag that describes one comparison.",
+        "--suite",
+    ),
+]
+Minutes = Annotated[float | None, _what("How long the suite runs; 30 unless told.", "--minutes")]
+Seed = Annotated[Number, _what("Of the suite's guests and their order; 1 unless told.", "--seed")]
 Methods = Annotated[Text, _what(_METHODS)]
 Repeats = Annotated[Number, _what("How often each method runs.")]
 

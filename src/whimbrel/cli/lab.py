@@ -1,14 +1,16 @@
 """`whimbrel lab`: live-migrate a redlined VM by every method and print the table."""
 
 import asyncio
+import math
 import shlex
 import signal
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -17,17 +19,27 @@ from whimbrel.cli import flags
 from whimbrel.cli.output import Output
 from whimbrel.cli.progress import Terminal
 from whimbrel.errors import ConfigError, ExitCode, WhimbrelError
+from whimbrel.lab.accuracy import run_accuracy
 from whimbrel.lab.bench import run_lab
 from whimbrel.lab.plan import plan
 from whimbrel.lab.results import exit_code
 from whimbrel.lab.scenario import default_scenario, read_scenario_file, scenario_from, scenario_toml
+from whimbrel.lab.suite import MINUTES, SEED
 from whimbrel.model.scenario import LabResult, Scenario
+
+SUITES = ("accuracy",)
+"""What `--suite` knows."""
+
+T = TypeVar("T")
 
 
 def lab(
     scenario: flags.Scenarios = None,
     *,
     quick: flags.Quick = False,
+    suite: flags.Suite = None,
+    minutes: flags.Minutes = None,
+    seed: flags.Seed = None,
     methods: flags.Methods = None,
     repeats: flags.Repeats = None,
     memory: flags.Memory = None,
@@ -67,9 +79,24 @@ def lab(
     Two hosts are made on this machine, joined by a shaped link; a real guest with redlined
     memory moves between them by each method and verifies every page. Needs root.
     """
-    over = flags.given_flags(locals())
-    scenarios = _scenarios(scenario or [], over, quick=quick)
-    output = Output.prepared(results, json)
+    _lab(locals())
+
+
+def _lab(given: Mapping[str, Any]) -> None:
+    """Do what the flags say; `given` holds each by its name."""
+    over = flags.given_flags(given)
+    files, quick = given["scenario"] or [], given["quick"]
+    asked = (given["suite"], given["minutes"], given["seed"])
+    if any(each is not None for each in asked):
+        besides = [*(["scenario"] if files else []), *(["quick"] if quick else []), *over]
+        suite = _asked(*asked, besides)
+        _accuracy(suite, Output.prepared(given["results"], given["json"]))
+    else:
+        scenarios = _scenarios(files, over, quick=quick)
+        _compare(scenarios, Output.prepared(given["results"], given["json"]))
+
+
+def _compare(scenarios: list[Scenario], output: Output) -> None:
     result = _run(scenarios, output)
     output.show(result)
     output.write(result)
@@ -77,6 +104,51 @@ def lab(
     code = exit_code(result)
     if code is not ExitCode.DONE:
         raise typer.Exit(code)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is asked of a suite."""
+
+    minutes: float
+    seed: int
+
+
+def _asked(suite: str | None, minutes: float | None, seed: int | None, given: list[str]) -> _Asked:
+    if suite is None:
+        raise ConfigError("--minutes and --seed belong to a suite.", "Add --suite accuracy.")
+    if suite not in SUITES:
+        raise ConfigError(f'There is no suite "{suite}".', f"Known: {', '.join(SUITES)}.")
+    if given:
+        raise ConfigError(
+            f"A suite draws its own guests and links: {', '.join(given)} cannot be given as well.",
+            "Leave it out, or leave out --suite.",
+        )
+    if minutes is not None and not (math.isfinite(minutes) and minutes > 0):
+        raise ConfigError(f"--minutes must be more than 0, not {minutes:g}.")
+    if seed is not None and seed < 0:
+        raise ConfigError(f"--seed must not be less than 0, not {seed}.")
+    return _Asked(MINUTES if minutes is None else minutes, SEED if seed is None else seed)
+
+
+def _accuracy(asked: _Asked, output: Output) -> None:
+    terminal = Terminal(Console(stderr=True, highlight=False))
+    with _nothing_lost(None, terminal, output), terminal:
+        found = asyncio.run(
+            _interruptible(
+                run_accuracy(terminal, seed=asked.seed, minutes=asked.minutes, command=_command()),
+                terminal,
+            )
+        )
+    output.show_suite(found)
+    output.write_suite(found)
+    Console(stderr=True).print(f"Results: {output.report}", soft_wrap=True, markup=False)
+    if any(run.guest and not run.guest.intact for part in found.lab.scenarios for run in part.runs):
+        raise typer.Exit(ExitCode.LAB)
+
+
+def _command() -> str:
+    return shlex.join(["whimbrel", *sys.argv[1:]])
 
 
 def _scenarios(files: list[Path], over: dict[str, Any], *, quick: bool) -> list[Scenario]:
@@ -106,14 +178,15 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _run(scenarios: list[Scenario], output: Output) -> LabResult:
-    command = shlex.join(["whimbrel", *sys.argv[1:]])
     terminal = Terminal(Console(stderr=True, highlight=False))
-    with _nothing_lost(scenarios, terminal, output), terminal:
-        return asyncio.run(_interruptible(scenarios, terminal, command))
+    planned = sum(len(plan(one)) for one in scenarios)
+    with _nothing_lost(planned, terminal, output), terminal:
+        job = run_lab(scenarios, terminal, _command(), past=terminal.past())
+        return asyncio.run(_interruptible(job, terminal))
 
 
 @contextmanager
-def _nothing_lost(scenarios: list[Scenario], terminal: Terminal, output: Output) -> Iterator[None]:
+def _nothing_lost(planned: int | None, terminal: Terminal, output: Output) -> Iterator[None]:
     """When the lab ends early, write the runs that are over; the reason goes on its way."""
     whole = False
     try:
@@ -121,20 +194,21 @@ def _nothing_lost(scenarios: list[Scenario], terminal: Terminal, output: Output)
         whole = True
     finally:
         if not whole and terminal.so_far is not None:
-            _rescue(terminal.so_far, sum(len(plan(one)) for one in scenarios), terminal, output)
+            _rescue(terminal.so_far, planned, terminal, output)
 
 
-def _rescue(so_far: LabResult, planned: int, terminal: Terminal, output: Output) -> None:
+def _rescue(so_far: LabResult, planned: int | None, terminal: Terminal, output: Output) -> None:
     over = sum(len(part.runs) for part in so_far.scenarios)
     try:
         output.write(so_far)
     except WhimbrelError as error:  # what ended the lab is the graver one, and is told next
         terminal.says(str(error))
     else:
-        terminal.says(f"Results of {over} of {planned} runs: {output.report}")
+        whole = "" if planned is None else f" of {planned}"
+        terminal.says(f"Results of {over}{whole} runs: {output.report}")
 
 
-async def _interruptible(scenarios: list[Scenario], terminal: Terminal, command: str) -> LabResult:
+async def _interruptible(job: Coroutine[None, None, T], terminal: Terminal) -> T:
     """Let SIGTERM and a lost terminal end the lab as Ctrl-C does: what it made is removed first."""
     task = asyncio.current_task()
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -142,7 +216,7 @@ async def _interruptible(scenarios: list[Scenario], terminal: Terminal, command:
         if task is not None and signal.getsignal(number) is not signal.SIG_IGN:
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     try:
-        return await run_lab(scenarios, terminal, command)
+        return await job
     except asyncio.CancelledError:
         terminal.says("Interrupted: everything the lab made has been removed.")
         raise KeyboardInterrupt from None

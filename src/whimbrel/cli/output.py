@@ -7,11 +7,21 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from whimbrel.lab.results import prepare_folder, prepare_json, write_json, write_results
+from whimbrel.lab.accuracy import SuiteResult
+from whimbrel.lab.results import (
+    prepare_folder,
+    prepare_json,
+    suite_document,
+    write_json,
+    write_results,
+    write_suite,
+    write_text,
+)
 from whimbrel.model.scenario import LabResult
+from whimbrel.report.accuracy import summary, tables
 from whimbrel.report.document import json_text, lab_document
 from whimbrel.report.table import footer
-from whimbrel.report.terminal import notes, rich_table
+from whimbrel.report.terminal import notes, rich_table, suite_table
 
 STANDARD_OUTPUT = Path("-")
 """What `--json` calls standard output; the table then goes to standard error."""
@@ -49,6 +59,25 @@ class Output:
             typer.echo(json_text(lab_document(result)), nl=False)
         elif self.json is not None:
             write_json(self.json, result)
+
+    def write_suite(self, found: SuiteResult) -> None:
+        """Write every file of a suite; raises `LabError` or `ConfigError`."""
+        write_suite(self.folder, found)
+        text = json_text(suite_document(found))
+        if self.json == STANDARD_OUTPUT:
+            typer.echo(text, nl=False)
+        elif self.json is not None:
+            write_text(self.json, text)
+
+    def show_suite(self, found: SuiteResult) -> None:
+        """Print what a suite says of theory."""
+        console = Console(highlight=False, stderr=self.json == STANDARD_OUTPUT)
+        for table in tables(found.assessment):
+            console.print()
+            console.print(suite_table(table))
+        console.print()
+        for line in summary(found.assessment):
+            console.print(line, soft_wrap=True, markup=False)
 
     def show(self, result: LabResult) -> None:
         """Print the table."""

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
 from whimbrel.errors import WhimbrelError
+from whimbrel.lab.forecast import LAST, host_name
 from whimbrel.lab.plan import Planned
 from whimbrel.model.method import Tuning
 from whimbrel.model.migration import (
@@ -145,6 +146,17 @@ class Terminal:
 
     def _say(self, text: str, style: str) -> None:
         self._console.print(Text(text, style=style), soft_wrap=True)
+
+    def past(self) -> tuple[MoveRecord, ...]:
+        """Return the last moves of this machine's lab, the oldest first, for forecasts."""
+        try:
+            with Store.open(create=False) as store:
+                names = [host_name(each) for each in ("tcg", "kvm")]
+                found = [each for name in names for each in store.moves(LAST, host=name)]
+        except WhimbrelError as error:
+            self._say(f"the history cannot be read: {error.what}", "yellow")
+            return ()
+        return tuple(sorted(found, key=lambda each: each.began))
 
     def moved(self, record: MoveRecord) -> None:
         """See `Audience`; a history that cannot be kept spoils no move."""

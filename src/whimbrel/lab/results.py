@@ -64,8 +64,13 @@ def prepare_json(path: Path) -> Path:
 
 def write_json(path: Path, result: LabResult) -> None:
     """Write the figures to one more file; raises `ConfigError` when it does not take them."""
+    write_text(path, json_text(lab_document(result)))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write one more file; raises `ConfigError` when it does not take it."""
     with _explained(path, hint=_OTHER_FILE):
-        _write(path, json_text(lab_document(result)))
+        _write(path, text)
 
 
 def write_results(folder: Path, result: LabResult) -> None:

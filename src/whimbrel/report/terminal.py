@@ -7,6 +7,7 @@ from rich.text import Text
 
 from whimbrel.model.outcome import Ending
 from whimbrel.model.scenario import ScenarioResult
+from whimbrel.report import accuracy
 from whimbrel.report.rows import Memory, Row, rows
 from whimbrel.report.table import COLUMNS
 from whimbrel.report.words import NOTHING
@@ -47,6 +48,19 @@ def rich_table(result: ScenarioResult, width: int = WIDE) -> Table:
             texts = [text.partition(" (")[0] for text in texts]
         table.add_row(*map(Text, texts), style=_style(row))
     return table
+
+
+def suite_table(table: accuracy.Table) -> Table:
+    """Return one table of a suite."""
+    title = Text(table.title, style="bold")
+    made = Table(
+        title=title, title_justify="left", box=None, padding=(0, 2, 0, 0), caption=table.note
+    )
+    for index, column in enumerate(table.columns):
+        made.add_column(column, justify="right" if index else "left", header_style="dim")
+    for row in table.rows:
+        made.add_row(*map(Text, row))
+    return made
 
 
 def notes(result: ScenarioResult) -> tuple[str, ...]:

@@ -5,20 +5,25 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from unit.records import moved
 from unit.report.samples import result as sample_result
 from whimbrel.cli import lab, main
-from whimbrel.errors import ConfigError, HostError, LabError
+from whimbrel.errors import ConfigError, ExitCode, HostError, LabError
 from whimbrel.lab import results
+from whimbrel.lab.accuracy import SuiteResult
 from whimbrel.lab.audience import Audience
 from whimbrel.lab.scenario_check import GUEST_ROOM
 from whimbrel.model.plan import Goal
+from whimbrel.model.record import MoveRecord
 from whimbrel.model.scenario import AutoSpec, LabResult, Scenario, ScenarioResult
 from whimbrel.model.units import GIB, MIB
+from whimbrel.theory.assessment import Case, assess
 
 WHOLE = sample_result()
 
@@ -38,7 +43,11 @@ class FakeLab:
         self._error = error
 
     async def __call__(
-        self, scenarios: Sequence[Scenario], audience: Audience, command: str
+        self,
+        scenarios: Sequence[Scenario],
+        audience: Audience,
+        command: str,
+        past: Sequence[MoveRecord],
     ) -> LabResult:
         self.calls.append(scenarios)
         for runs in range(1, self._runs + 1):
@@ -190,3 +199,42 @@ def test_a_dash_sends_the_document_to_standard_output_and_the_table_to_the_other
     assert json.loads(out) == json.loads((tmp_path / "kept" / "lab.json").read_text())
     assert "multichannel" in said
     assert not (tmp_path / "-").exists()
+
+
+def test_a_suite_takes_no_flag_that_describes_one_comparison(command: Any) -> None:
+    for words in (
+        ("lab", "--suite", "accuracy", "--quick"),
+        ("lab", "--suite", "accuracy", "--memory", "1 GiB"),
+        ("lab", "--suite", "speed"),
+        ("lab", "--suite", "accuracy", "--minutes", "0"),
+        ("lab", "--suite", "accuracy", "--seed", "-1"),
+        ("lab", "--minutes", "5"),
+        ("lab", "--seed", "5"),
+    ):
+        code, fake = command(*words)
+        assert code == ExitCode.CONFIG, words
+        assert not fake.calls
+
+
+def test_a_suite_writes_what_it_found_and_shows_it(
+    command: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = moved()
+    run = replace(WHOLE.scenarios[0].runs[0], tracks=())
+    found = SuiteResult(WHOLE, (record,), assess([Case(Scenario(), run, record)]))
+    asked: dict[str, object] = {}
+
+    async def fake(_: Audience, **words: object) -> SuiteResult:
+        asked.update(words)
+        return found
+
+    monkeypatch.setattr(lab, "run_accuracy", fake)
+    words = ("--suite", "accuracy", "--minutes", "2", "--seed", "7", "--results", "kept")
+    code, _ = command("lab", *words)
+    assert code == ExitCode.DONE
+    assert (asked["minutes"], asked["seed"]) == (2.0, 7)
+    document = json.loads(Path("kept/lab.json").read_text())
+    assert document["accuracy"]["runs"] == 1
+    names = {path.name for path in Path("kept").iterdir()}
+    assert {"accuracy.md", "accuracy.png", "accuracy-dark.png", "report.html"} <= names
+    assert "How far forecasts were off" in capsys.readouterr().out
