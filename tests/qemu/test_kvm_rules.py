@@ -25,7 +25,7 @@ from whimbrel.model.method import Tuning
 from whimbrel.model.migration import Pass
 from whimbrel.model.prediction import Course
 from whimbrel.model.survey import Depth
-from whimbrel.model.units import GIB, MIB, PAGE
+from whimbrel.model.units import MIB, PAGE
 from whimbrel.ports import IN_MEMORY, Ended
 from whimbrel.practice.survey_guest import survey_guest
 from whimbrel.practice.survey_plan import EFFORTS
@@ -48,9 +48,12 @@ pytestmark = [
     pytest.mark.timeout(240),
 ]
 
-MOVED = 2 * GIB
+MOVED = 1280 * MIB
 HALF = Pacing(768 * MIB, 512 * MIB // PAGE, 10_000)
-"""The guest that is moved; half of what it writes lies in each of the two 1 GiB chunks."""
+"""The guest that is moved; half of what it writes lies in each of the two 1 GiB chunks.
+
+Nothing lies behind it: where QEMU looks in a tail of zero pages decides how many of them count.
+"""
 
 COUNTED = 512 * MIB
 QUARTER = Pacing(64 * MIB, 128 * MIB // PAGE, 20_000)
@@ -178,10 +181,11 @@ async def moved(accelerator: str, shift: int) -> Moved:
         await host.abilities()
         address = await listening(there)
         migration = await host.send(source.machine, Tuning(bandwidth_limit=LIMIT), address)
-        marks = []
-        async for event in migration.watch():
-            if isinstance(event, Pass) and event.remaining:
-                marks.append(Mark(event, await source.writes()))
+        marks = [
+            Mark(event, await source.writes())
+            async for event in migration.watch()
+            if isinstance(event, Pass) and event.remaining
+        ]
         version = (await source.machine.process.monitor.execute("query-version"))["qemu"]
         release = (int(version["major"]), int(version["minor"]))
         return Moved(marks, await migration.ended(), release)
@@ -218,22 +222,31 @@ def said(seen: Moved, number: int, rules: QemuRules) -> Course:
     return simulate(survey, Tuning(bandwidth_limit=seen.bandwidth(number)), rules)
 
 
+def rewritten(second: Pass) -> float:
+    """Return the bytes found dirty again after the first pass, without those it left unsent."""
+    zero_pages = HALF.first // PAGE
+    sent = (second.transferred - 9 * zero_pages) / 4104
+    return second.remaining - (HALF.pages - sent) * PAGE
+
+
 async def test_the_dirty_log_is_cleared_in_chunks_under_kvm_and_not_under_tcg() -> None:
     found = []
     for accelerator, shift in (("kvm", 6), ("kvm", DEFAULT_SHIFT), ("kvm", 31), ("tcg", 18)):
         seen = await steadily_moved(accelerator, shift)
         rules = QemuRules.of(seen.version, accelerator, 1 << shift)
-        # What the second pass finds is what the rule is about.
+        # What is written again before the second pass is what the rule is about.
         early, whole = said(seen, 1, rules), said(seen, -1, rules)
+        again = rewritten(seen.second)
         assert early.passes[1].number == seen.second.number == 2, seen
-        assert seen.second.remaining == pytest.approx(early.passes[1].remaining, rel=0.06), seen
+        assert again == pytest.approx(rewritten(early.passes[1]), rel=0.06), seen
         assert seen.ended.transferred == pytest.approx(whole.wire_bytes, rel=0.03), seen
         assert seen.ended.total_time == pytest.approx(whole.total_time, rel=0.03), seen
-        found.append(seen.second.remaining / seen.bandwidth(1))
+        found.append(again / (HALF.rate * PAGE * seen.second.at))
     small, usual, all_memory, emulated = found
-    assert 0.42 < small / all_memory < 0.62
-    assert 0.66 < usual / all_memory < 0.86
-    assert emulated == pytest.approx(all_memory, rel=0.08)
+    # A write counts from its chunk's clearing on: on average for half of the pass, for all of it
+    # in the first and half of it in the second chunk, and for all of it.
+    shares = [share / all_memory for share in (small, usual, emulated)]
+    assert shares == pytest.approx([0.5, 0.75, 1.0], abs=0.05)
 
 
 @pytest.mark.parametrize(

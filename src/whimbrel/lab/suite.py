@@ -61,7 +61,7 @@ _UNLIMITED = 1.5e9
 _FASTEST_WRITER = 350.0 * MIB
 """Bytes of pages per second that redline surely reaches under emulation beside a move."""
 
-_PASS = _Range(1.0, 20.0)
+_PASS = _Range(1.0, 12.0)
 """Seconds of a first pass, roughly: nobody has so fast a link for so small a guest that a move
 is over before it has begun, nor so slow a one that it takes a day."""
 

@@ -239,9 +239,11 @@ def _postcopy(ladder: _Ladder, tuning: Tuning, hindrance: str) -> None:
 
 def _anew(ladder: _Ladder, tuning: Tuning, most: Bounds) -> None:
     """Add the rung of a second attempt, by post-copy; `most` are its bounds."""
-    wish = ladder.wish
+    wish, first = ladder.wish, ladder.rungs[0]
     lasts = CALLING_BACK + most.postcopy_total(most.first_pass)
-    at = max(ladder.most.begun, min(ladder.at, wish.total_time - lasts))
+    at = min(ladder.at, wish.total_time - lasts)
+    if at < min(first.total_time, first.latest + _patience(ladder.most)):
+        at = ladder.at  # too late for a guarantee; earlier, what is begun had no chance
     total, downtime = at + lasts, most.postcopy_downtime(most.first_pass)
     sound, reason = _judged(total, downtime, wish)
     reason = f"begun anew, it sends each missing page once, whatever the guest writes; {reason}"

@@ -18,7 +18,7 @@ from whimbrel.model.prediction import Prediction, Verdict
 from whimbrel.theory.advice import advise
 from whimbrel.theory.candidates import aids, variants
 from whimbrel.theory.certificate import certify
-from whimbrel.theory.choose import Choice, choose, figure
+from whimbrel.theory.choose import CLOSE, Choice, choose, figure
 from whimbrel.theory.explain import described, measured
 from whimbrel.theory.pucker import Risk, exposed_seconds, pucker
 from whimbrel.theory.simulate import predict, simulate
@@ -112,14 +112,16 @@ class _Work:
         return choose(self.foreseen((each.candidate for each in some), FINE), self.wish)
 
     def certified(self, choice: Choice) -> tuple[Choice, Certificate | None]:
-        """Put the first that is sure to complete first, among those that are likely to.
+        """Put the first that is sure to complete first, among those as good as the best.
 
         Where none is, the ranking stays, and its first keeps its certificate.
         """
         kept: Certificate | None = None
+        most = min((figure(each, self.wish.goal) for each in choice.ranking), default=0.0)
         for each in choice.ranking:
-            if kept is not None and each.prediction.verdict is not Verdict.GO:
-                break
+            good = figure(each, self.wish.goal) <= most * (1 + CLOSE)
+            if kept is not None and not (good and each.prediction.verdict is Verdict.GO):
+                continue
             certificate = self._certificate(each)
             if certificate.guaranteed and each.prediction.verdict is Verdict.GO:
                 rest = tuple(other for other in choice.ranking if other is not each)

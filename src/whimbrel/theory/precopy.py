@@ -20,6 +20,10 @@ from whimbrel.theory.rates import PageCost
 from whimbrel.theory.rules import ITERATION, WINDOW
 
 
+KNOWN_LOOKS = 4
+"""Looks from the beginning of a pass whose moments are known."""
+
+
 @dataclass(frozen=True)
 class Scan:
     """A pre-copy on its way, D times.
@@ -183,8 +187,14 @@ def _next_look(scan: Scan, pace: Pace, road: _Road) -> Floats:
     times = np.column_stack([np.zeros(len(left)), road.ends])
     bandwidth = np.column_stack([scan.bandwidth, _window_bandwidth(scan, pace, road)])
     surplus = left - pace.threshold(bandwidth)
-    crossing = _first_crossing(times, surplus)
-    look = np.maximum(scan.began + pace.quantum, scan.clock + crossing + pace.phase * pace.quantum)
+    crossed = scan.clock + _first_crossing(times, surplus) - scan.began
+    # A pass begins with a look, so the first looks in it come at known moments; later ones have
+    # drifted, since no iteration lasts exactly as long as it should. A stream at its limit looks
+    # when it has sent a window's share, which may be anywhere in the window.
+    soon = (crossed < KNOWN_LOOKS * pace.quantum) & (pace.quantum < WINDOW)
+    known = np.maximum(1.0, np.ceil(crossed / pace.quantum)) * pace.quantum
+    drifted = np.maximum(pace.quantum, crossed + pace.phase * pace.quantum)
+    look = scan.began + np.where(soon, known, drifted)
     return np.minimum(look, scan.clock + road.ends[:, -1])
 
 

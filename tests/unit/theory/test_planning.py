@@ -107,15 +107,15 @@ def test_a_longer_stop_within_the_wish_completes_what_would_not_without_it() -> 
     assert made.chosen.prediction.downtime.p90 <= wish.downtime
 
 
-def test_what_is_sure_to_complete_comes_before_what_is_only_likely() -> None:
-    """Compression is quicker, but leaves no time to begin anew by post-copy."""
+def test_the_quickest_is_taken_and_called_go_only_where_it_is_sure_to_complete() -> None:
+    """Compression is much quicker, but may leave no time to begin anew by post-copy."""
     at_leisure = plan(situation(BUSY))
     assert at_leisure.chosen is not None
     assert at_leisure.chosen.candidate.method is Method.COMPRESSED
     hurried = plan(situation(BUSY), replace(WISH, total_time=60.0))
     assert hurried.chosen is not None
-    assert hurried.chosen.candidate.method is not Method.COMPRESSED
-    assert hurried.verdict is Verdict.GO
+    assert hurried.chosen.candidate.method is Method.COMPRESSED
+    assert (at_leisure.verdict, hurried.verdict) == (Verdict.GO, Verdict.BORDERLINE)
 
 
 @pytest.mark.parametrize(
