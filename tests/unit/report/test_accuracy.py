@@ -1,6 +1,11 @@
 import json
+from pathlib import Path
+
+import pytest
+from jsonschema import Draft202012Validator
 
 from unit.records import moved
+from unit.report.samples import result as sample_result
 from whimbrel.model.method import Method
 from whimbrel.model.outcome import Ending
 from whimbrel.model.scenario import Chosen, Observed, Run, Scenario
@@ -12,10 +17,12 @@ from whimbrel.report.accuracy import (
     tables,
 )
 from whimbrel.report.canvas import DARK, LIGHT
+from whimbrel.report.document import lab_document
 from whimbrel.report.scatter import accuracy_chart
 from whimbrel.theory.assessment import Assessment, Case, assess
 
 RECORDS = [moved(), moved(method=Method.POSTCOPY), moved(method=Method.COMPRESSED)]
+SCHEMA = json.loads((Path(__file__).resolve().parents[3] / "docs/lab.schema.json").read_text())
 PNG = b"\x89PNG"
 
 
@@ -53,6 +60,12 @@ def test_the_document_is_json_and_never_holds_a_number_json_cannot_say() -> None
     assert json.loads(json.dumps(said, allow_nan=False)) == said
     assert said["regret"] == 1.0
     assert said["speedup"] == 4.5
+
+
+@pytest.mark.parametrize("found", [assess([]), assessment()])
+def test_the_document_of_a_suite_follows_the_published_schema(found: Assessment) -> None:
+    document = lab_document(sample_result()) | {"accuracy": assessment_document(found)}
+    Draft202012Validator(SCHEMA).validate(document)
 
 
 def test_what_did_not_complete_is_marked_as_a_lower_bound() -> None:
