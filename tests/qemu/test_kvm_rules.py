@@ -230,7 +230,7 @@ def rewritten(second: Pass) -> float:
 
 
 async def test_the_dirty_log_is_cleared_in_chunks_under_kvm_and_not_under_tcg(
-    record_property: Callable[[str, object], None],
+    record_testsuite_property: Callable[[str, object], None],
 ) -> None:
     found = []
     for accelerator, shift in (("kvm", 6), ("kvm", DEFAULT_SHIFT), ("kvm", 31), ("tcg", 18)):
@@ -241,7 +241,9 @@ async def test_the_dirty_log_is_cleared_in_chunks_under_kvm_and_not_under_tcg(
         again = rewritten(seen.second)
         moves = {"seen": (seen.ended.total_time, seen.ended.transferred, again)}
         moves["said"] = (whole.total_time, whole.wire_bytes, rewritten(early.passes[1]))
-        record_property(f"{accelerator}, shift {shift}: seconds, bytes, written again", moves)
+        record_testsuite_property(
+            f"{accelerator}, shift {shift}: seconds, bytes, written again", moves
+        )
         assert early.passes[1].number == seen.second.number == 2, seen
         assert again == pytest.approx(rewritten(early.passes[1]), rel=0.06), seen
         assert seen.ended.transferred == pytest.approx(whole.wire_bytes, rel=0.02), seen

@@ -26,6 +26,7 @@ class Goodput:
         seconds: How long was counted, after the warm-up.
         streams: How many connections shared the link.
         mptcp: Whether they were MPTCP connections.
+        spread: Relative standard error of the rate, from how its parts differed.
         buffered: Bytes that were written and not yet received, all streams together.
     """
 
@@ -34,6 +35,7 @@ class Goodput:
     seconds: float
     streams: int
     mptcp: bool
+    spread: float = 0.0
     buffered: int = 0
 
 
@@ -79,6 +81,7 @@ async def measure_goodput(
         seconds=counted["seconds"],
         streams=streams,
         mptcp=mptcp,
+        spread=counted["spread"],
         buffered=round(waited["buffered"]),
     )
 

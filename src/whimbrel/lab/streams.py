@@ -17,7 +17,9 @@ link, decide. Several streams are written in packets of 128 pages, as multifd do
 
 import argparse
 import fcntl
+import itertools
 import json
+import math
 import selectors
 import signal
 import socket
@@ -31,6 +33,8 @@ PROGRAM = __file__
 """Where this program lies."""
 CHUNK = 1 << 20
 """Bytes read or written at once."""
+PARTS = 5
+"""Parts of a measurement that are compared to tell how certain it is."""
 PINGS = 64
 PATIENCE = 10.0
 """Seconds for anything that is not the transfer: connecting, pinging, waiting for a byte."""
@@ -54,8 +58,9 @@ def receive(words: argparse.Namespace) -> None:
             _answer(first)
         connections = [listener.accept()[0] for _ in range(words.streams)]
     reads = _Copying(_READ) if words.as_qemu and words.streams == 1 else _Reading(CHUNK)
-    received, seconds = _count(connections, reads, words.warm_up, words.duration)
-    _tell(received=received, seconds=seconds)
+    marks = _count(connections, reads, words.warm_up, words.duration)
+    (began, before), (ended, after) = marks[0], marks[-1]
+    _tell(received=after - before, seconds=ended - began, spread=_spread(marks))
 
 
 def send(words: argparse.Namespace) -> None:
@@ -101,22 +106,33 @@ class _Copying:
 
 def _count(
     connections: list[socket.socket], reads: _Reading | _Copying, warm_up: float, duration: float
-) -> tuple[int, float]:
-    """Return the bytes received after the warm-up, and the seconds they took."""
+) -> list[tuple[float, int]]:
+    """Return when how many bytes had been received: after the warm-up, and `PARTS` times more."""
     waiting = selectors.DefaultSelector()
     for connection in connections:
         waiting.register(connection, selectors.EVENT_READ, connection)
-    received, first, now = 0, 0, time.monotonic()
-    begin, start = now + warm_up, None
-    while start is None or now < start + duration:
+    received, now = 0, time.monotonic()
+    due = now + warm_up
+    marks: list[tuple[float, int]] = []
+    while len(marks) <= PARTS:
         ready = waiting.select(PATIENCE)
         if not ready:
             raise TimeoutError("nothing arrives")
         received += sum(reads(key.data) for key, _ in ready)
         now = time.monotonic()
-        if start is None and now >= begin:
-            start, first = now, received
-    return received - first, now - start
+        if now >= due:
+            marks.append((now, received))
+            due = max(now, marks[0][0] + duration * len(marks) / PARTS)
+    return marks
+
+
+def _spread(marks: list[tuple[float, int]]) -> float:
+    """Return the relative standard error of the mean rate, from how the parts differ."""
+    rates = [
+        (after - before) / max(ended - began, 1e-9)
+        for (began, before), (ended, after) in itertools.pairwise(marks)
+    ]
+    return statistics.stdev(rates) / math.sqrt(len(rates)) / max(statistics.mean(rates), 1e-9)
 
 
 def _pour(connections: list[socket.socket], pieces: list[bytes], end: float) -> list[int]:

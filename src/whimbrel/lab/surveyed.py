@@ -20,8 +20,8 @@ from whimbrel.model.method import Compression
 from whimbrel.model.survey import Depth, LinkReading, Surveyed
 from whimbrel.practice.survey import COMPRESSIONS, Subject, ThisHost, survey
 
-_SPREAD = 0.02
-"""Relative error of a probe at least: what repeated probes of a shaped link differ by."""
+_SPREAD = 0.008
+"""Relative error of a probe at least, however alike its parts are: it is not the move itself."""
 
 _ETHTOOL, _GET_SETTINGS = 0x8946, 1  # SIOCETHTOOL, ETHTOOL_GSET
 _SPEED_UNKNOWN = 0xFFFF_FFFF
@@ -84,7 +84,7 @@ class LabLink:
         return LinkReading(
             goodput={each.streams: each.rate for each in found},
             latency=min(each.latency for each in found),
-            error=_SPREAD,
+            error=max(_SPREAD, *(each.spread for each in found)),
             nominal=nominal_rate(self._sender),
             other_traffic=others,
             in_flight={each.streams: float(each.buffered) for each in found},

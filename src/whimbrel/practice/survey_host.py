@@ -21,6 +21,9 @@ from whimbrel.model.survey import HostFacts, NumaNode
 from whimbrel.model.units import KIB, MIB, PAGE
 from whimbrel.practice.survey_content import Shortened
 
+ERROR = 0.05
+"""Relative uncertainty of a host's seconds: what was timed here is not yet a hypervisor."""
+
 _MEMINFO = Path("/proc/meminfo")
 _NODES = Path("/sys/devices/system/node")
 _CHUNK = 1 * MIB
@@ -89,6 +92,7 @@ def costed(
         copy_seconds=sent,
         receive_seconds=received,
         touch_seconds=first_touch(touched),
+        error=max(base.error, ERROR),
         compress_speed={**base.compress_speed, **{c: s.speed for c, s in timed.items()}},
         restore_speed={**base.restore_speed, **{c: s.restoring for c, s in timed.items()}},
     )

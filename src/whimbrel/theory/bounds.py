@@ -12,7 +12,7 @@ import numpy as np
 
 from whimbrel.model.memory import DirtyCurve, LinkProfile, Survey
 from whimbrel.model.method import Tuning
-from whimbrel.theory.draws import WAKING_ERROR, Draws, draw
+from whimbrel.theory.draws import ANSWER_ERROR, WAKING_ERROR, Draws, draw
 from whimbrel.theory.postcopy import FAULT_SECONDS
 from whimbrel.theory.rates import Costs, PageCost, costs, limited
 from whimbrel.theory.rules import DEFAULT_BANDWIDTH_LIMIT, ITERATION, WINDOW, QemuRules
@@ -156,6 +156,7 @@ def _worst(survey: Survey, tuning: Tuning, floor: float | None) -> Draws:
         goodput=np.array([goodput]),
         first_ratio=best.first_ratio * ratio,
         later_ratio=best.later_ratio * ratio,
+        answer=np.array([math.exp(Z90 * ANSWER_ERROR)]),
         source_cost=np.array([math.exp(Z90 * survey.source.error)]),
         destination_cost=np.array([math.exp(Z90 * survey.destination.error)]),
     )

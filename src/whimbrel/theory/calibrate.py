@@ -17,9 +17,6 @@ from whimbrel.model.memory import HostProfile, LinkProfile, Survey
 from whimbrel.model.method import Postcopy, Transport, Tuning
 from whimbrel.model.prediction import Course
 from whimbrel.model.record import MoveRecord
-from whimbrel.model.units import PAGE
-from whimbrel.theory.draws import draw
-from whimbrel.theory.rates import costs
 from whimbrel.theory.rules import QemuRules
 from whimbrel.theory.simulate import simulate
 
@@ -140,7 +137,7 @@ def calibrate(
         moves=len(past),
         link=_settled([_link(each) for each in past]),
         stop=_settled([_stop(each) for each in past]),
-        load=_added([_load(each, rules or QemuRules()) for each in past]),
+        load=_added([_load(each) for each in past]),
         waking=_settled([_waking(each) for each in past]),
         start=_added([_start(each) for each in past]),
         source_page=_settled([_source_page(each) for each in past]),
@@ -210,13 +207,19 @@ def _stop(past: _Past) -> float | None:
     return 1 + (seen - course.downtime_reported) / part if part > 0 else None
 
 
-def _load(past: _Past, rules: QemuRules) -> float | None:
-    """Return by how many seconds the guest of a pre-copy stood still longer than expected."""
-    seen = past.record.observed.downtime
-    if seen is None or past.record.tuning.postcopy is not Postcopy.NEVER:
+def _load(past: _Past) -> float | None:
+    """Return by how many seconds the guest of a pre-copy was heard later than expected.
+
+    Counted from where the hypervisor's own account ends: what was left to send when the guest
+    stopped is chance, and in both.
+    """
+    seen, course = past.record.observed, past.course
+    if seen.downtime is None or seen.downtime_reported is None:
         return None
-    expected = _expected_downtime(past, rules)
-    return None if expected is None else seen - expected
+    if past.record.tuning.postcopy is not Postcopy.NEVER:
+        return None
+    expected = course.downtime - course.downtime_reported
+    return seen.downtime - seen.downtime_reported - expected
 
 
 def _waking(past: _Past) -> float | None:
@@ -243,17 +246,6 @@ def _start(past: _Past) -> float | None:
     if seen is None or past.record.tuning.prepared_memory is not None:
         return None
     return seen - past.course.preparation_time
-
-
-def _expected_downtime(past: _Past, rules: QemuRules) -> float | None:
-    """Return the simulated downtime for the bytes that really were left; None: not known."""
-    course, tuning = past.course, past.record.tuning
-    left = past.record.observed.remaining
-    if left is None or not course.completed:
-        return None
-    page = costs(past.survey, tuning, rules, draw(past.survey, tuning)).later
-    more = (left - course.passes[-1].remaining) / PAGE
-    return course.downtime + more * float(page.seconds[0])
 
 
 def _copied(tuning: Tuning) -> bool:

@@ -9,9 +9,13 @@ from whimbrel.model.method import Tuning
 from whimbrel.model.units import PAGE
 from whimbrel.theory.arrays import Flags, Floats, Ints
 
-WAKING_ERROR = 0.4
+WAKING_ERROR = 0.6
 """Relative uncertainty of how many pages a guest waits for first in post-copy: which of them are
-missing is chance."""
+missing, and what else the guest touches in between, is chance."""
+
+ANSWER_ERROR = 0.3
+"""Relative uncertainty of how long a guest takes at the destination until it answers: it has to
+wait for cores like any other program."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class Draws:
         first_ratio: Wire ratio in the first pass, (D,).
         later_ratio: Wire ratio from the second pass on, (D,).
         waking: Factor on the pages that a guest waits for first in post-copy, (D,).
+        answer: Factor on the seconds until it answers at the destination, (D,).
         source_cost: Factor on the source's seconds, (D,).
         destination_cost: Factor on the destination's seconds, (D,).
     """
@@ -48,6 +53,7 @@ class Draws:
     first_ratio: Floats
     later_ratio: Floats
     waking: Floats
+    answer: Floats
     source_cost: Floats
     destination_cost: Floats
 
@@ -105,6 +111,7 @@ def draw(
         first_ratio=ratio.all * compressing,
         later_ratio=ratio.dirty * compressing,
         waking=vary(WAKING_ERROR),
+        answer=vary(ANSWER_ERROR),
         source_cost=vary(survey.source.error),
         destination_cost=vary(survey.destination.error),
     )

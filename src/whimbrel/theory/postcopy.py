@@ -70,7 +70,7 @@ def pull(
     seconds = normal * page.seconds + marks * zero.seconds
     state = survey.source.state_bytes / draws.goodput
     reported = stopping(survey, draws) + state
-    loading = survey.destination.load_seconds * draws.destination_cost
+    loading = survey.destination.load_seconds * draws.destination_cost * draws.answer
     queue = 0.0 if preempt else survey.link.in_flight_for(1) / draws.goodput
     each = survey.link.latency + FAULT_SECONDS + page.seconds + queue
     faults = _faults(layout, missing, seconds)

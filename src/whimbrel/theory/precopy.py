@@ -19,7 +19,6 @@ from whimbrel.theory.layout import BLANK, STILL, Layout
 from whimbrel.theory.rates import PageCost
 from whimbrel.theory.rules import ITERATION, WINDOW
 
-
 KNOWN_LOOKS = 4
 """Looks from the beginning of a pass whose moments are known."""
 
@@ -308,7 +307,7 @@ def _counted_at(before: Scan, road: _Road, at: Floats) -> Floats:
     return total
 
 
-def synchronise(layout: Layout, scan: Scan, slow: Floats) -> tuple[Scan, Floats]:
+def synchronise(layout: Layout, scan: Scan, slow: Floats, where: Floats) -> tuple[Scan, Floats]:
     """Bring the dirty log into the bitmap: a new pass begins.
 
     A page sent in this pass is dirty again if it was written after its chunk's log was
@@ -319,6 +318,7 @@ def synchronise(layout: Layout, scan: Scan, slow: Floats) -> tuple[Scan, Floats]
         layout: Guest memory.
         scan: The state at the end of the pass.
         slow: Factor on the guest's writes during the pass, from throttling, (D,).
+        where: Where a writer of pages in turn stood as to the scan, 0 to 1, (D,).
 
     Returns:
         The new state, and the pages newly found dirty, (D,).
@@ -336,6 +336,9 @@ def synchronise(layout: Layout, scan: Scan, slow: Floats) -> tuple[Scan, Floats]
         again[:, :, k], afresh[:, :, k] = _in_turn(
             layout, scan, rates[:, k], int(k), clean=clean, since=since
         )
+        luck = _luck(rates[:, k] * (scan.clock - scan.began), where)[:, None]
+        again[:, :, k] = np.minimum(again[:, :, k] * luck, 1.0)
+        afresh[:, :, k] = np.minimum(afresh[:, :, k] * luck, 1.0)
     new = scan.sent * again + clean * afresh
     renewed = replace(
         scan,
@@ -364,6 +367,18 @@ def called_free(layout: Layout, scan: Scan) -> tuple[Scan, Floats]:
     to_send[:, :, BLANK:STILL] = taken
     found: Floats = taken.sum(axis=(1, 2))
     return replace(scan, to_send=to_send), found
+
+
+def _luck(turns: Floats, where: Floats) -> Floats:
+    """Return the factor on what a writer of pages in turn makes dirty in a pass, (D,).
+
+    It writes one stretch of memory, and the scan has sent another. What lies in both is dirty
+    again, what still waits to be sent is written for nothing. Where the two stand to each other
+    is not known, so a pass much shorter than a turn may find nothing, or twice the mean; in a
+    whole turn everything is met.
+    """
+    spread: Floats = 1.0 - np.minimum(turns, 1.0)
+    return 1.0 + spread * (2.0 * where - 1.0)
 
 
 def _in_turn(

@@ -72,7 +72,7 @@ def switch_over(
     copying = pages * (page.seconds + clearing) + marks * mark.seconds
     sending = copying + state / draws.goodput
     arriving = draining + survey.link.latency
-    loading = survey.destination.load_seconds * draws.destination_cost
+    loading = survey.destination.load_seconds * draws.destination_cost * draws.answer
     at_source = stopping(survey, draws) + sending
     whole = at_source + arriving + loading
     return Stop(

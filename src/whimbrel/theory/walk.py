@@ -100,9 +100,7 @@ class Walk:
         tuning = job.tuning
         self.limit = DEFAULT_BANDWIDTH_LIMIT if tuning.as_qemu_comes else tuning.bandwidth_limit
         self.downtime_limit = tuning.downtime_limit
-        self.layout: Layout = lay_out(
-            job.survey.memory, self.draws, job.rules, segments=SEGMENTS
-        )
+        self.layout: Layout = lay_out(job.survey.memory, self.draws, job.rules, segments=SEGMENTS)
         self.costs: Costs = costs(job.survey, tuning, job.rules, self.draws)
         plain = replace(tuning, channels=None, compression=None)
         self.plain: Costs = costs(job.survey, plain, job.rules, self.draws)
@@ -254,7 +252,8 @@ class Walk:
             self.cached = self.cached + np.minimum(share, 1.0) * (1 - self.cached)
         first, lasted = self.passes == 1, np.maximum(self.scan.clock - self.scan.began, 1e-9)
         slow = slow * np.maximum(0.0, 1 + self._jitter() / lasted)
-        scan, self.found = synchronise(self.layout, self.scan, slow)
+        where = self.phase(len(self.active))
+        scan, self.found = synchronise(self.layout, self.scan, slow, where)
         if first:
             scan, taken = called_free(self.layout, scan)
             self.found = self.found + taken

@@ -53,7 +53,7 @@ def test_a_synchronisation_finds_no_page_that_is_still_to_be_sent(
     for _ in range(5):
         scan, _ = advance(layout, scan, pace, np.array([np.inf]))
         sent, clean = scan.sent, layout.cells - scan.to_send - scan.sent
-        scan, found = synchronise(layout, scan, np.ones(1))
+        scan, found = synchronise(layout, scan, np.ones(1), np.full(1, 0.5))
         assert (scan.to_send <= layout.cells + 1e-6).all()
         assert 0 <= found[0] <= (sent + clean).sum() + 1e-6
 
@@ -65,7 +65,7 @@ def test_writes_before_a_chunk_is_cleared_are_free(guest: Guest) -> None:
     for rules in (RULES[2], KVM, RULES[3], TCG):
         layout, scan, pace = start(guest, rules)
         scan, _ = advance(layout, scan, pace, np.array([np.inf]))
-        found.append(synchronise(layout, scan, np.ones(1))[1][0])
+        found.append(synchronise(layout, scan, np.ones(1), np.full(1, 0.5))[1][0])
     fine, chunks, whole, tcg = found
     # Segments of 1/64 of memory against 1/16 leave a few per cent between the first two.
     assert fine <= chunks * 1.1 + 1
@@ -107,7 +107,7 @@ def test_the_scan_goes_on_where_it_was_and_not_from_the_start() -> None:
     assert due[0]
     assert scan.left[0] > 0
     cursor = scan.cursor[0]
-    scan, _ = synchronise(layout, scan, np.ones(1))
+    scan, _ = synchronise(layout, scan, np.ones(1), np.full(1, 0.5))
     assert scan.cursor[0] == cursor > 0
 
 
