@@ -160,6 +160,7 @@ class _Bench:
         if self._scenario.survey is None and planned.method is not Method.AUTO:
             return None
         self._audience.works("surveying the guest, the link and the hosts", 0.0)
+        await on.warm.held()
         # One seed for each run: what was said can be said again.
         generator = np.random.default_rng(planned.number)
         return await foresee(on, guest, planned, self._scenario, generator, past=self._history)

@@ -54,7 +54,7 @@ _PACES = {
 }
 """Bytes of pages written per second, over what the link carries."""
 
-_LINKS = tuple(megabits * 125_000.0 for megabits in (200, 500, 1000, 2500))
+_LINKS = tuple(megabits * 125_000.0 for megabits in (200, 500, 1000, 1000, 2500, 2500))
 _UNLIMITED = 1.5e9
 """What an unlimited link counts for, bytes per second: about what a core copies."""
 

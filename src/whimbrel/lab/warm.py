@@ -42,6 +42,7 @@ class WarmMemory:
     def __init__(self, size: int) -> None:
         self._size = size
         self._holder: Process | None = None
+        self._whole = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -58,20 +59,28 @@ class WarmMemory:
         """Begin to hold, without waiting until all is held; nothing where memory is short."""
         if self._holder is not None or psutil.virtual_memory().available < self._size + _RESERVE:
             return
+        self._whole = False
         words = ["setpriv", "--pdeathsig", "KILL", "--", sys.executable, "-c", _HOLD]
         self._holder = await asyncio.create_subprocess_exec(
             *words, str(self._size), stdin=PIPE, stdout=PIPE, stderr=DEVNULL
         )
 
+    async def held(self) -> None:
+        """Wait until all is held; until then holding takes a core that others would miss."""
+        holder = self._holder
+        if holder is not None and holder.stdout is not None and not self._whole:
+            await holder.stdout.readline()
+            self._whole = True
+
     async def release(self) -> None:
         """Wait until all is held, and let it go; returns when the memory is free."""
-        holder, self._holder = self._holder, None
+        holder = self._holder
         if holder is None:
             return
         try:
-            if holder.stdout is not None:
-                await holder.stdout.readline()
+            await self.held()
         finally:
+            self._holder = None
             with suppress(ProcessLookupError):
                 holder.kill()
             # Not cut short by a cancellation: nothing of the lab may outlive it.
