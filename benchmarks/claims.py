@@ -14,14 +14,20 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from statistics import median
 
+import numpy as np
+
 import whimbrel
 from whimbrel.lab.audience import Nobody
 from whimbrel.lab.goodput import measure_goodput
 from whimbrel.lab.hosts import two_hosts
-from whimbrel.model.method import Method, Settings
+from whimbrel.model.memory import LinkProfile, MemoryProfile, Survey
+from whimbrel.model.method import Method, Settings, tuning_for
 from whimbrel.model.migration import ENDS, Event, Observation, PhaseChange
 from whimbrel.model.scenario import GuestSpec, LinkSpec, Load, Pattern, Run, Scenario
-from whimbrel.model.units import GIB, MIB, format_link, format_rate, format_size, format_time
+from whimbrel.model.units import GIB, MIB, PAGE, format_link, format_rate, format_size, format_time
+from whimbrel.theory.candidates import NAMED
+from whimbrel.theory.dirtying import uniform
+from whimbrel.theory.simulate import predict
 
 REPEATS = 3
 """Runs per method where the first may differ from the rest."""
@@ -138,11 +144,33 @@ async def redline(cost: Cost) -> None:
     say("redline, text in whole pages", format_rate(rate), rate / MIB, 400)
 
 
+async def forecast(cost: Cost) -> None:  # noqa: ARG001 - no move is made
+    """One candidate, 4 GiB, 200 draws: at most half a second of one core, the slowest counts."""
+    link, settings = LinkProfile({1: 1.2e8, 2: 1.2e8}, error=0.02), Settings()
+    slowest, worst = 0.0, ""
+    for share in (0.0, 0.3, 0.9, 1.1, 3.0):
+        curve = uniform(65_536, share * 1.2e8 / PAGE)
+        memory = MemoryProfile(4 * GIB, 0.2, 0.01, dirty=replace(curve, rate_error=0.05))
+        for method in NAMED:
+            began = time.process_time()
+            predict(
+                Survey(memory, link),
+                tuning_for(method, settings),
+                generator=np.random.default_rng(1),
+                deadline=300.0,
+            )
+            took = time.process_time() - began
+            if took > slowest:
+                slowest, worst = took, f"{method}, dirtying {share:.0%} of the link"
+    say(f"forecast of 200 draws, 4 GiB ({worst})", format_time(slowest), 0.5 / slowest, 1.0)
+
+
 CLAIMS: dict[str, Callable[[Cost], Coroutine[None, None, None]]] = {
     "goodput": goodput,
     "fastest": fastest,
     "freed": freed,
     "redline": redline,
+    "forecast": forecast,
 }
 
 
@@ -157,6 +185,8 @@ async def main(names: list[str]) -> None:
     cost = Cost()
     for name in names or list(CLAIMS):
         await CLAIMS[name](cost)
+    if not cost.wall:
+        return
     share = cost.cpu / cost.wall
     say("whimbrel's CPU while watching", f"{share:.1%} of one core", 0.05 / share, 1.0)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
