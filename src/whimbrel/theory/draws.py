@@ -9,7 +9,14 @@ from whimbrel.model.method import Tuning
 from whimbrel.model.units import PAGE
 from whimbrel.theory.arrays import Flags, Floats, Ints
 
-WAKING_ERROR = 0.6
+HEADERS = 0.003
+"""Share of the stream's bytes that headers add at the network interface: 66 bytes (Ethernet, IPv4,
+TCP with timestamps) on each of the segments of 8 to 64 KiB that the kernel hands to a card."""
+
+HEADERS_ERROR = 0.7
+"""Its relative uncertainty: the kernel cuts smaller segments for slower links."""
+
+WAKING_ERROR = 0.7
 """Relative uncertainty of how many pages a guest waits for first in post-copy: which of them are
 missing, and what else the guest touches in between, is chance."""
 
@@ -35,6 +42,7 @@ class Draws:
         cyclic: Which classes are written in turn, (K,).
         first_ratio: Wire ratio in the first pass, (D,).
         later_ratio: Wire ratio from the second pass on, (D,).
+        headers: Share that the network's own headers add to the bytes of the stream, (D,).
         waking: Factor on the pages that a guest waits for first in post-copy, (D,).
         answer: Factor on the seconds until it answers at the destination, (D,).
         source_cost: Factor on the source's seconds, (D,).
@@ -52,6 +60,7 @@ class Draws:
     cyclic: Flags
     first_ratio: Floats
     later_ratio: Floats
+    headers: Floats
     waking: Floats
     answer: Floats
     source_cost: Floats
@@ -110,6 +119,7 @@ def draw(
         cyclic=np.array([each.cyclic for each in curve.classes], dtype=np.bool_),
         first_ratio=ratio.all * compressing,
         later_ratio=ratio.dirty * compressing,
+        headers=HEADERS * vary(HEADERS_ERROR),
         waking=vary(WAKING_ERROR),
         answer=vary(ANSWER_ERROR),
         source_cost=vary(survey.source.error),

@@ -164,7 +164,7 @@ def predict(
         verdict=verdict_for(share),
         total_time=of(fates.total),
         downtime=of(fates.downtime),
-        wire_bytes=of(fates.wire),
+        wire_bytes=of(fates.wire * (1 + sample.headers)),
         passes=of(fates.passes),
         throttle=of(fates.throttle),
         source_cpu_seconds=of(source),
