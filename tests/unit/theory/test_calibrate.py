@@ -92,7 +92,8 @@ def test_post_copy_tells_how_long_stopping_takes() -> None:
 def test_post_copy_of_a_busy_guest_tells_how_many_pages_it_waits_for() -> None:
     waiting = {1: 2_000_000.0}
     survey = replace(busy(SURVEY), link=replace(SURVEY.link, in_flight=waiting))
-    there = replace(survey.destination, waking_pages=50.0)
+    pages = survey.destination.waking_pages
+    there = replace(survey.destination, waking_pages=2 * pages)
     record = moved(method=Method.POSTCOPY, survey=survey, truth=replace(survey, destination=there))
     assert learn(*[record] * MOVES).waking == pytest.approx(2.0, rel=0.02)
 
