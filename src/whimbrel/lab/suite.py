@@ -78,7 +78,7 @@ _ALWAYS = (
 )
 _IN_TURN = (Method.XBZRLE, Method.AUTO_CONVERGE, Method.POSTCOPY_PREEMPT)
 
-_REPEATED = 5
+_REPEATED = 7
 """Every so many scenarios one repeats few methods, for the noise floor."""
 
 _REPEATS = 3
