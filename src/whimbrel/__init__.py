@@ -24,16 +24,18 @@ from whimbrel.errors import (
     WhimbrelError,
 )
 from whimbrel.hypervisors.qemu import QemuHost
+from whimbrel.lab.accuracy import SuiteResult, run_accuracy
 from whimbrel.lab.audience import Audience
 from whimbrel.lab.bench import run_lab
 from whimbrel.lab.plan import Planned
-from whimbrel.lab.results import write_results
+from whimbrel.lab.results import write_results, write_suite
 from whimbrel.lab.scenario import load_scenario
 from whimbrel.model.inventory import Capability, MigrationAddress, Vm
 from whimbrel.model.method import (
     Codec,
     Compression,
     Method,
+    Policy,
     Postcopy,
     PreparedMemory,
     Settings,
@@ -43,9 +45,14 @@ from whimbrel.model.method import (
 )
 from whimbrel.model.migration import Decision, Event, Observation, Pass, Phase, PhaseChange, Side
 from whimbrel.model.outcome import Ending, Outcome
+from whimbrel.model.plan import Goal
+from whimbrel.model.prediction import Interval, Prediction, Verdict
+from whimbrel.model.record import MoveRecord
 from whimbrel.model.scenario import (
     AcceleratorChoice,
     Access,
+    AutoSpec,
+    Chosen,
     GuestCheck,
     GuestSpec,
     LabResult,
@@ -60,26 +67,34 @@ from whimbrel.model.scenario import (
     ScenarioResult,
     Track,
 )
+from whimbrel.model.survey import Depth
 from whimbrel.ports import Hypervisor, Machine, Migration, Reception
 from whimbrel.practice.move import Moved, Request, Watcher, move
+from whimbrel.theory.assessment import Assessment
 
 __all__ = [
     "AcceleratorChoice",
     "Access",
+    "Assessment",
     "Audience",
+    "AutoSpec",
     "Capability",
+    "Chosen",
     "Codec",
     "CommandRefused",
     "Compression",
     "ConfigError",
     "Decision",
+    "Depth",
     "Ending",
     "Event",
+    "Goal",
     "GuestCheck",
     "GuestSpec",
     "HostError",
     "HostUnreachable",
     "Hypervisor",
+    "Interval",
     "LabError",
     "LabResult",
     "LinkSpec",
@@ -91,6 +106,7 @@ __all__ = [
     "Migration",
     "MigrationAddress",
     "MigrationError",
+    "MoveRecord",
     "Moved",
     "Observation",
     "Observed",
@@ -101,7 +117,9 @@ __all__ = [
     "PhaseChange",
     "PlaceUnknown",
     "Planned",
+    "Policy",
     "Postcopy",
+    "Prediction",
     "PreparedMemory",
     "ProtocolError",
     "QemuHost",
@@ -112,16 +130,20 @@ __all__ = [
     "ScenarioResult",
     "Settings",
     "Side",
+    "SuiteResult",
     "Track",
     "Transport",
     "Tuning",
     "Unsupported",
+    "Verdict",
     "Vm",
     "Watcher",
     "WhimbrelError",
     "load_scenario",
     "move",
+    "run_accuracy",
     "run_lab",
     "tuning_for",
     "write_results",
+    "write_suite",
 ]
