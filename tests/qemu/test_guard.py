@@ -40,7 +40,7 @@ pytestmark = [
 ]
 
 MEMORY, LINK, DEADLINE = 256 * MIB, 25e6, 120.0
-CALM = Load(fill=96 * MIB, hot=48 * MIB, dirty_rate=10 * MIB, pattern=Pattern.RANDOM)
+CALM = Load(fill=96 * MIB, hot=48 * MIB, dirty_rate=10 * MIB, pattern=Pattern.RANDOM, touch=64)
 WILD = replace(CALM, hot=64 * MIB, dirty_rate=120 * MIB)
 READY = Tuning(postcopy=Postcopy.IF_STALLED, downtime_limit=0.1)
 SHORT = Policy(downtime=0.3)
