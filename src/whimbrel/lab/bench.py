@@ -26,6 +26,7 @@ from whimbrel.model.method import Method
 from whimbrel.model.outcome import Ending
 from whimbrel.model.record import MoveRecord
 from whimbrel.model.scenario import LabResult, Run, Scenario
+from whimbrel.theory.situation import Earlier
 
 
 async def run_lab(
@@ -103,6 +104,7 @@ class _Bench:
         self._audience = audience
         self._guest: Guest | None = None
         self._history: list[MoveRecord] = []
+        self._seen: list[tuple[float, float]] = []
 
     async def run(self, history: list[MoveRecord]) -> None:
         """Make every move of the scenario, and add those that teach to the history."""
@@ -163,7 +165,19 @@ class _Bench:
         await on.warm.held()
         # One seed for each run: what was said can be said again.
         generator = np.random.default_rng(planned.number)
-        return await foresee(on, guest, planned, self._scenario, generator, past=self._history)
+        earlier = seen_before(self._seen, time.monotonic())
+        said = await foresee(
+            on,
+            guest,
+            planned,
+            self._scenario,
+            generator,
+            earlier=earlier,
+            past=self._history,
+        )
+        rate = said.surveyed.survey.memory.dirty.write_rate
+        self._seen.append((time.monotonic(), rate))
+        return said
 
     async def _measured(
         self,
@@ -206,6 +220,16 @@ def refused(planned: Planned, said: Said) -> Run:
         pucker=said.pucker,
         chosen=said.chosen,
     )
+
+
+def seen_before(seen: Sequence[tuple[float, float]], now: float) -> tuple[Earlier, ...]:
+    """Return what surveys of the same guest found before, as a plan wants to know it.
+
+    Args:
+        seen: When it was looked at, seconds of some clock, and its writes per second then.
+        now: Seconds of the same clock.
+    """
+    return tuple(Earlier(now - at, rate) for at, rate in seen)
 
 
 def last_attempt(

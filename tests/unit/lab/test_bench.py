@@ -1,13 +1,14 @@
 import numpy as np
 
 from unit.theory.guests import KVM, still_guest
-from whimbrel.lab.bench import last_attempt
+from whimbrel.lab.bench import last_attempt, seen_before
 from whimbrel.lab.forecast import Said
 from whimbrel.model.method import Method, Postcopy, Tuning
 from whimbrel.model.outcome import Ending
 from whimbrel.model.scenario import Observed, Run
 from whimbrel.model.survey import Depth, Surveyed
 from whimbrel.theory.simulate import predict
+from whimbrel.theory.situation import Earlier
 
 SURVEY = still_guest()
 PREDICTION = predict(SURVEY, Tuning(), KVM, generator=np.random.default_rng(1), draws=20)
@@ -37,3 +38,11 @@ def test_a_move_begun_anew_is_kept_as_one_completed_move() -> None:
     assert (kept.observed.total_time, kept.observed.wire_bytes) == (8.0, 800_000_000)
     assert (kept.began, kept.ended) == (10.0, 40.0)
     assert kept.prediction == PREDICTION
+
+
+def test_what_was_seen_of_a_guest_before_is_told_with_its_age() -> None:
+    assert seen_before([(10.0, 500.0), (40.0, 900.0)], 50.0) == (
+        Earlier(40.0, 500.0),
+        Earlier(10.0, 900.0),
+    )
+    assert seen_before([], 50.0) == ()
