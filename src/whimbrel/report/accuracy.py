@@ -120,14 +120,14 @@ def _cell(tag: str, text: str, index: int) -> str:
 
 def _forecast(found: Assessment) -> Table:
     rows = [_row(method.value, each) for method, each in found.methods.items()]
-    ours = _row("these four: " + _names(), found.promised)
+    ours = _row("the promised", found.promised)
     noise = [] if found.noise is None else [_noise(found.noise)]
     return Table(
         "How far forecasts were off",
         "Errors as median / 90th percentile, of moves that completed. Within: share of moves "
         "between the 10th and the 90th percentile that was said, for time, bytes and downtime; "
-        "80 % is honest. The noise floor is how far repeats of the same move lie from their "
-        "own median.",
+        f"80 % is honest. The promised are {_names()}. The noise floor is how far repeats of the "
+        "same move lie from their own median.",
         ("Method", "Moves", "Time", "Bytes", "Downtime", "Within", "Verdicts", "Borderline"),
         (ours, *rows, *noise),
     )

@@ -57,7 +57,8 @@ def suite_table(table: accuracy.Table) -> Table:
         title=title, title_justify="left", box=None, padding=(0, 2, 0, 0), caption=table.note
     )
     for index, column in enumerate(table.columns):
-        made.add_column(column, justify="right" if index else "left", header_style="dim")
+        justify: Literal["left", "right"] = "right" if index else "left"
+        made.add_column(column, justify=justify, no_wrap=not index, header_style="dim")
     for row in table.rows:
         made.add_row(*map(Text, row))
     return made
