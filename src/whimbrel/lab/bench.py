@@ -58,8 +58,18 @@ async def run_lab(
     ledger, history = Ledger(command), list(past)
     with run_folder() as folder:
         for number, scenario in enumerate(scenarios, start=1):
-            bench = await _bench(scenario, folder / str(number), ledger, seen_by)
-            await bench.run(history)
+            image, accelerator = await _bootable(scenario, seen_by)
+            place = folder / str(number)
+            bench = _Bench(
+                scenario,
+                place,
+                image,
+                accelerator,
+                ledger=ledger,
+                history=history,
+                audience=seen_by,
+            )
+            await bench.run()
     return ledger.result()
 
 
@@ -70,7 +80,7 @@ def _check(scenarios: Sequence[Scenario]) -> None:
         check(scenario, scenario.name)
 
 
-async def _bench(scenario: Scenario, folder: Path, ledger: Ledger, audience: Audience) -> "_Bench":
+async def _bootable(scenario: Scenario, audience: Audience) -> tuple[Image, Accelerator]:
     """Prepare what a guest boots; may fetch and compile, hence off the event loop."""
     kernel = await asyncio.to_thread(
         find_kernel, image=scenario.kernel, modules=scenario.modules, progress=audience.says
@@ -80,7 +90,7 @@ async def _bench(scenario: Scenario, folder: Path, ledger: Ledger, audience: Aud
         choose_accelerator, scenario.accelerator, image, progress=audience.says
     )
     audience.says(f"Guests run under {accelerator.reason}.")
-    return _Bench(scenario, folder, image, accelerator, ledger=ledger, audience=audience)
+    return image, accelerator
 
 
 class _Bench:
@@ -94,6 +104,7 @@ class _Bench:
         accelerator: Accelerator,
         *,
         ledger: Ledger,
+        history: list[MoveRecord],
         audience: Audience,
     ) -> None:
         self._accelerator = accelerator
@@ -103,12 +114,11 @@ class _Bench:
         self._image = image
         self._audience = audience
         self._guest: Guest | None = None
-        self._history: list[MoveRecord] = []
+        self._history = history
         self._seen: list[tuple[float, float]] = []
 
-    async def run(self, history: list[MoveRecord]) -> None:
+    async def run(self) -> None:
         """Make every move of the scenario, and add those that teach to the history."""
-        self._history = history
         planned = plan(self._scenario)
         self._audience.scenario_begins(self._scenario, len(planned))
         async with stage(self._scenario, self._folder) as on:
@@ -202,6 +212,7 @@ class _Bench:
             await self._guest.machine.stop()
             self._guest = None
         if self._guest is None:
+            self._seen.clear()
             await on.warm.hold()
             vm = guest_vm(self._scenario, self._image, self._accelerator, free_page_hints=wanted)
             self._guest = await boot(on, vm, self._scenario.guest.redline, self._audience)

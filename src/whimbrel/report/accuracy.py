@@ -94,14 +94,31 @@ def assessment_document(found: Assessment) -> dict[str, object]:
     return {
         "runs": found.runs,
         "promised": [method.value for method in PROMISED],
-        "all": _accuracy(found.promised),
+        "all": accuracy_figures(found.promised),
         "borderline_share": found.borderline_share,
-        "methods": {method.value: _accuracy(each) for method, each in found.methods.items()},
+        "methods": {method.value: accuracy_figures(each) for method, each in found.methods.items()},
         "rivals": [_rival(each) for each in found.rivals],
         "noise": None if found.noise is None else _finite(plain(found.noise)),
         "regret": found.regret,
         "speedup": found.speedup,
         "choices": [_finite(plain(each)) for each in found.regrets],
+    }
+
+
+def accuracy_figures(found: Accuracy) -> dict[str, object]:
+    """Return an accuracy as JSON has it (docs/json.md, docs/history.md)."""
+    met = found.verdicts
+    return {
+        "moves": found.moves,
+        "total_time": plain(found.total_time),
+        "wire_bytes": plain(found.wire_bytes),
+        "downtime": plain(found.downtime),
+        "verdicts": {
+            "right": met.right,
+            "wrong": met.wrong,
+            "borderline": met.borderline,
+            "accuracy": met.accuracy,
+        },
     }
 
 
@@ -133,9 +150,9 @@ def _forecast(found: Assessment) -> Table:
     )
 
 
-def _row(name: str, found: Accuracy) -> tuple[str, ...]:
+def accuracy_cells(name: str, found: Accuracy) -> tuple[str, ...]:
+    """Return name, moves, errors of time, bytes and downtime, share within, verdicts, as texts."""
     figures = (found.total_time, found.wire_bytes, found.downtime)
-    met = found.verdicts
     return (
         name,
         str(found.moves),
@@ -143,9 +160,12 @@ def _row(name: str, found: Accuracy) -> tuple[str, ...]:
         _figure(found.wire_bytes, _shares),
         _figure(found.downtime, _times),
         " / ".join(f"{each.coverage:.0%}" if each else NOTHING for each in figures),
-        _right(met),
-        str(met.borderline),
+        _right(found.verdicts),
     )
+
+
+def _row(name: str, found: Accuracy) -> tuple[str, ...]:
+    return (*accuracy_cells(name, found), str(found.verdicts.borderline))
 
 
 def _noise(noise: Noise) -> tuple[str, ...]:
@@ -247,22 +267,6 @@ def _seconds_or_never(value: float) -> str:
 def _right(met: Verdicts) -> str:
     promised = met.right + met.wrong
     return f"{met.right} of {promised}" if promised else NOTHING
-
-
-def _accuracy(found: Accuracy) -> dict[str, object]:
-    met = found.verdicts
-    return {
-        "moves": found.moves,
-        "total_time": plain(found.total_time),
-        "wire_bytes": plain(found.wire_bytes),
-        "downtime": plain(found.downtime),
-        "verdicts": {
-            "right": met.right,
-            "wrong": met.wrong,
-            "borderline": met.borderline,
-            "accuracy": met.accuracy,
-        },
-    }
 
 
 def _rival(each: Rival) -> dict[str, object]:

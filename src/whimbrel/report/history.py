@@ -6,8 +6,9 @@ from whimbrel.model.plain import plain
 from whimbrel.model.prediction import Interval
 from whimbrel.model.record import MoveRecord
 from whimbrel.model.units import format_size, format_time
+from whimbrel.report.accuracy import accuracy_cells, accuracy_figures
 from whimbrel.report.words import NOTHING
-from whimbrel.theory.accuracy import Accuracy, Figure, accuracy, by_method
+from whimbrel.theory.accuracy import accuracy, by_method
 
 HISTORY_SCHEMA = "whimbrel.history/1"
 ACCURACY_SCHEMA = "whimbrel.accuracy/1"
@@ -87,48 +88,13 @@ def accuracy_rows(records: Sequence[MoveRecord]) -> tuple[tuple[str, ...], ...]:
     """Return the text for `ACCURACY_COLUMNS`: all moves first, then method by method."""
     methods = by_method(records).items()
     return (
-        _accuracy_cells("all", accuracy(records)),
-        *(_accuracy_cells(method.value, each) for method, each in methods),
+        accuracy_cells("all", accuracy(records)),
+        *(accuracy_cells(method.value, each) for method, each in methods),
     )
-
-
-def _accuracy_cells(name: str, found: Accuracy) -> tuple[str, ...]:
-    figures = (found.total_time, found.wire_bytes, found.downtime)
-    within = " / ".join(f"{each.coverage:.0%}" if each else NOTHING for each in figures)
-    promised = found.verdicts.right + found.verdicts.wrong
-    return (
-        name,
-        str(found.moves),
-        _errors(found.total_time, "{:.1%}".format),
-        _errors(found.wire_bytes, "{:.1%}".format),
-        _errors(found.downtime, format_time),
-        within,
-        f"{found.verdicts.right} of {promised}" if promised else NOTHING,
-    )
-
-
-def _errors(figure: Figure | None, show: Callable[[float], str]) -> str:
-    if figure is None:
-        return NOTHING
-    return f"{show(figure.errors.median)} / {show(figure.errors.p90)}"
 
 
 def accuracy_document(records: Sequence[MoveRecord]) -> dict[str, object]:
     """Return the accuracy as JSON (docs/history.md); null where no move tells."""
-    methods = {method.value: _accuracy(found) for method, found in by_method(records).items()}
-    return {"schema": ACCURACY_SCHEMA, "all": _accuracy(accuracy(records)), "methods": methods}
-
-
-def _accuracy(found: Accuracy) -> dict[str, object]:
-    return {
-        "moves": found.moves,
-        "total_time": plain(found.total_time),
-        "wire_bytes": plain(found.wire_bytes),
-        "downtime": plain(found.downtime),
-        "verdicts": {
-            "right": found.verdicts.right,
-            "wrong": found.verdicts.wrong,
-            "borderline": found.verdicts.borderline,
-            "accuracy": found.verdicts.accuracy,
-        },
-    }
+    methods = {method.value: accuracy_figures(each) for method, each in by_method(records).items()}
+    whole = accuracy_figures(accuracy(records))
+    return {"schema": ACCURACY_SCHEMA, "all": whole, "methods": methods}

@@ -8,12 +8,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from whimbrel.model.method import Method
-from whimbrel.model.prediction import Interval
 from whimbrel.model.record import MoveRecord
 from whimbrel.model.units import format_time
 from whimbrel.report.canvas import SMALL, Theme, draw, heading, panel, write
-from whimbrel.theory.assessment import PROMISED
-from whimbrel.theory.rivals import rivals
+from whimbrel.theory.accuracy import DOWNTIME, TOTAL_TIME, Pick
+from whimbrel.theory.assessment import OURS, PROMISED, time_errors
 
 _HEIGHT = 4.1
 _PANELS = ((0.7, 0.62, 2.55, 2.55), (3.95, 0.62, 2.55, 2.55), (7.15, 0.62, 2.2, 2.55))
@@ -44,25 +43,9 @@ def accuracy_chart(records: Sequence[MoveRecord], theme: Theme) -> bytes:
             theme,
         )
         time, still, errors = (panel(figure, box, theme) for box in _PANELS)
-        _pairs(
-            time,
-            [
-                (each.method, each.prediction.total_time, each.observed.total_time)
-                for each in done
-                if each.prediction
-            ],
-            theme,
-        )
+        _pairs(time, done, TOTAL_TIME, theme)
         _label(time, "total time said", "observed", theme)
-        _pairs(
-            still,
-            [
-                (each.method, each.prediction.downtime, each.observed.downtime)
-                for each in done
-                if each.prediction
-            ],
-            theme,
-        )
+        _pairs(still, done, DOWNTIME, theme)
         _label(still, "downtime said", "observed", theme)
         _curves(errors, done, theme)
         _label(errors, "error of total time", "share of moves", theme)
@@ -71,9 +54,13 @@ def accuracy_chart(records: Sequence[MoveRecord], theme: Theme) -> bytes:
     return draw(_HEIGHT, theme, paint)
 
 
-def _pairs(
-    axes: Axes, pairs: Sequence[tuple[Method, Interval, float | None]], theme: Theme
-) -> None:
+def _pairs(axes: Axes, records: Sequence[MoveRecord], pick: Pick, theme: Theme) -> None:
+    said_of, seen_of = pick
+    pairs = [
+        (each.method, said_of(each.prediction), seen_of(each.observed))
+        for each in records
+        if each.prediction
+    ]
     known = [(method, said, seen) for method, said, seen in pairs if seen and said.p50 > 0]
     axes.set_xscale("log")
     axes.set_yscale("log")
@@ -95,15 +82,7 @@ def _pairs(
 
 def _curves(axes: Axes, records: Sequence[MoveRecord], theme: Theme) -> None:
     """Draw, for every model, the share of moves whose time it missed by less than x."""
-    promised = [each for each in records if each.method in PROMISED and each.survey]
-    found: dict[str, list[float]] = {"whimbrel": []}
-    for each in promised:
-        seen = each.observed.total_time
-        if not seen or each.survey is None or each.prediction is None:
-            continue
-        found["whimbrel"].append(abs(each.prediction.total_time.p50 - seen) / seen)
-        for name, said in rivals(each.survey, each.tuning).items():
-            found.setdefault(name, []).append(abs(said.total_time - seen) / seen)
+    found = time_errors([each for each in records if each.method in PROMISED])
     axes.set_xlim(0, _WORST)
     axes.set_ylim(0, 1.02)
     axes.grid(color=theme.faint, linewidth=0.6)
@@ -112,7 +91,7 @@ def _curves(axes: Axes, records: Sequence[MoveRecord], theme: Theme) -> None:
         if errors:
             steps = np.sort(errors)
             share = np.arange(1, len(steps) + 1) / len(steps)
-            width = 1.8 if name == "whimbrel" else 1.0
+            width = 1.8 if name == OURS else 1.0
             axes.step(steps, share, where="post", color=colours[index], linewidth=width)
             place = (0.97, 0.30 - 0.085 * index)
             write(axes, name, place, coords="axes fraction", color=colours[index], ha="right")

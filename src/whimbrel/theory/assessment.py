@@ -18,13 +18,16 @@ from whimbrel.model.outcome import Ending
 from whimbrel.model.record import MoveRecord
 from whimbrel.model.scenario import Run, Scenario
 from whimbrel.theory.accuracy import Accuracy, accuracy, by_method
+from whimbrel.theory.baselines import Baseline
 from whimbrel.theory.rivals import rivals
 from whimbrel.theory.score import Errors, Verdicts, absolute_errors, relative_errors
 
 PROMISED = (Method.TCP, Method.MULTICHANNEL, Method.COMPRESSED, Method.POSTCOPY)
 """The methods whose accuracy is promised; the others may have wider bands."""
 
+OURS = "whimbrel"
 EXPECTED_DOWNTIME = "QEMU's expected downtime"
+"""What the models are called."""
 
 
 @dataclass(frozen=True)
@@ -161,42 +164,47 @@ def _geometric_mean(values: Sequence[float]) -> float | None:
     return float(np.exp(np.mean(np.log(values)))) if values else None
 
 
+def time_errors(records: Sequence[MoveRecord]) -> dict[str, list[float]]:
+    """Return the relative errors of total time by model, ours first, of moves that completed."""
+    found: dict[str, list[float]] = {OURS: []}
+    for each in records:
+        seen = each.observed.total_time
+        if not seen or not each.completed or each.prediction is None or each.survey is None:
+            continue
+        said = {OURS: each.prediction.total_time.p50}
+        said |= {name: one.total_time for name, one in rivals(each.survey, each.tuning).items()}
+        for name, seconds in said.items():
+            found.setdefault(name, []).append(abs(seconds - seen) / seen)
+    return found
+
+
 def _rivals(records: Sequence[MoveRecord]) -> tuple[Rival, ...]:
     told = [(each, rivals(each.survey, each.tuning)) for each in records if each.survey]
     names = list(dict.fromkeys(name for _, said in told for name in said))
-    found = []
-    for name in names:
-        done = [(record, said[name]) for record, said in told if record.completed]
-        met = [
-            said[name].total_time <= record.prediction.deadline
-            for record, said in told
-            if record.prediction and record.completed is not None
-        ]
-        seen = [
-            record.completed
-            for record, _ in told
-            if record.prediction and record.completed is not None
-        ]
-        right = sum(one == other for one, other in zip(met, seen, strict=True))
-        times = [(said.total_time, record.observed.total_time) for record, said in done]
-        sent = [(said.wire_bytes, record.observed.wire_bytes) for record, said in done]
-        still = [(said.downtime, record.observed.downtime) for record, said in done]
-        found.append(
-            Rival(
-                name,
-                _errors(times, relative=True),
-                _errors(sent, relative=True),
-                _errors(still, relative=False),
-                Verdicts(right, len(met) - right, 0),
-            )
-        )
+    simple = (_rival(name, [(record, said[name]) for record, said in told]) for name in names)
     own = [
         (each.observed.downtime_expected, each.observed.downtime)
         for each in records
         if each.completed
     ]
     of_qemu = Rival(EXPECTED_DOWNTIME, None, None, _errors(own, relative=False), None)
-    return (*found, of_qemu)
+    return (*simple, of_qemu)
+
+
+def _rival(name: str, told: Sequence[tuple[MoveRecord, Baseline]]) -> Rival:
+    done = [(said, record.observed) for record, said in told if record.completed]
+    met = [
+        (said.total_time <= record.prediction.deadline) == record.completed
+        for record, said in told
+        if record.prediction and record.completed is not None
+    ]
+    return Rival(
+        name,
+        _errors([(said.total_time, seen.total_time) for said, seen in done], relative=True),
+        _errors([(said.wire_bytes, seen.wire_bytes) for said, seen in done], relative=True),
+        _errors([(said.downtime, seen.downtime) for said, seen in done], relative=False),
+        Verdicts(sum(met), len(met) - sum(met), 0),
+    )
 
 
 def _errors(pairs: Sequence[tuple[float | None, float | None]], *, relative: bool) -> Errors | None:
