@@ -19,7 +19,7 @@ from whimbrel.cli import flags
 from whimbrel.cli.output import Output
 from whimbrel.cli.progress import Terminal
 from whimbrel.errors import ConfigError, ExitCode, WhimbrelError
-from whimbrel.lab.accuracy import run_accuracy
+from whimbrel.lab.accuracy import SuiteResult, run_accuracy
 from whimbrel.lab.bench import run_lab
 from whimbrel.lab.plan import plan
 from whimbrel.lab.results import exit_code
@@ -133,13 +133,21 @@ def _asked(suite: str | None, minutes: float | None, seed: int | None, given: li
 
 def _accuracy(asked: _Asked, output: Output) -> None:
     terminal = Terminal(Console(stderr=True, highlight=False))
-    with _nothing_lost(None, terminal, output), terminal:
-        found = asyncio.run(
-            _interruptible(
-                run_accuracy(terminal, seed=asked.seed, minutes=asked.minutes, command=_command()),
-                terminal,
-            )
-        )
+    rescued: list[SuiteResult] = []
+    job = run_accuracy(
+        terminal,
+        seed=asked.seed,
+        minutes=asked.minutes,
+        command=_command(),
+        rescued=rescued.append,
+    )
+    try:
+        with terminal:
+            found = asyncio.run(_interruptible(job, terminal))
+    finally:
+        for each in rescued:
+            output.write_suite(each)
+            terminal.says(f"Results of {each.assessment.runs} moves: {output.report}")
     output.show_suite(found)
     output.write_suite(found)
     Console(stderr=True).print(f"Results: {output.report}", soft_wrap=True, markup=False)
@@ -186,7 +194,7 @@ def _run(scenarios: list[Scenario], output: Output) -> LabResult:
 
 
 @contextmanager
-def _nothing_lost(planned: int | None, terminal: Terminal, output: Output) -> Iterator[None]:
+def _nothing_lost(planned: int, terminal: Terminal, output: Output) -> Iterator[None]:
     """When the lab ends early, write the runs that are over; the reason goes on its way."""
     whole = False
     try:
@@ -197,15 +205,14 @@ def _nothing_lost(planned: int | None, terminal: Terminal, output: Output) -> It
             _rescue(terminal.so_far, planned, terminal, output)
 
 
-def _rescue(so_far: LabResult, planned: int | None, terminal: Terminal, output: Output) -> None:
+def _rescue(so_far: LabResult, planned: int, terminal: Terminal, output: Output) -> None:
     over = sum(len(part.runs) for part in so_far.scenarios)
     try:
         output.write(so_far)
     except WhimbrelError as error:  # what ended the lab is the graver one, and is told next
         terminal.says(str(error))
     else:
-        whole = "" if planned is None else f" of {planned}"
-        terminal.says(f"Results of {over}{whole} runs: {output.report}")
+        terminal.says(f"Results of {over} of {planned} runs: {output.report}")
 
 
 async def _interruptible(job: Coroutine[None, None, T], terminal: Terminal) -> T:

@@ -42,6 +42,7 @@ async def run_accuracy(
     command: str = "whimbrel lab --suite accuracy",
     scenarios: Iterable[Scenario] | None = None,
     clock: Clock = time.monotonic,
+    rescued: Callable[[SuiteResult], None] | None = None,
 ) -> SuiteResult:
     """Run the suite on this machine.
 
@@ -52,6 +53,7 @@ async def run_accuracy(
         command: The command line that reproduces it.
         scenarios: What to run instead of the suite's own.
         clock: Seconds.
+        rescued: Is told all that was found where the suite does not reach its end.
 
     Raises:
         LabError: The lab cannot be built here; the hint says what is needed.
@@ -59,17 +61,28 @@ async def run_accuracy(
     """
     ear = _Ear(audience or Nobody())
     end = clock() + 60 * minutes
-    for scenario in scenarios if scenarios is not None else accuracy_scenarios(seed):
-        if ear.whole is not None and clock() >= end:
-            break
-        try:
-            await run_lab([scenario], ear, command, past=ear.records)
-        except WhimbrelError as error:
-            if ear.whole is None:
-                raise  # nothing can be run here
-            ear.says(f"{scenario.name} could not be finished: {error.what}")
-        ear.turn_over()
+    whole = False
+    try:
+        for scenario in scenarios if scenarios is not None else accuracy_scenarios(seed):
+            if ear.whole is not None and clock() >= end:
+                break
+            await _one(scenario, ear, command)
+        whole = True
+    finally:
+        if not whole and ear.whole is not None and rescued is not None:
+            rescued(ear.result())
     return ear.result()
+
+
+async def _one(scenario: Scenario, ear: "_Ear", command: str) -> None:
+    """Run one scenario; where others could be run before it, its failure costs itself only."""
+    try:
+        await run_lab([scenario], ear, command, past=ear.records)
+    except WhimbrelError as error:
+        if ear.whole is None:
+            raise  # nothing can be run here
+        ear.says(f"{scenario.name} could not be finished: {error.what}")
+    ear.turn_over()
 
 
 class _Ear(Relay):

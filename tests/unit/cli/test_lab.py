@@ -238,3 +238,21 @@ def test_a_suite_writes_what_it_found_and_shows_it(
     names = {path.name for path in Path("kept").iterdir()}
     assert {"accuracy.md", "accuracy.png", "accuracy-dark.png", "report.html"} <= names
     assert "How far forecasts were off" in capsys.readouterr().out
+
+
+def test_a_suite_that_is_interrupted_keeps_what_it_found(
+    command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = moved()
+    run = replace(WHOLE.scenarios[0].runs[0], tracks=())
+    found = SuiteResult(WHOLE, (record,), assess([Case(Scenario(), run, record)]))
+
+    async def fake(_: Audience, **words: Any) -> SuiteResult:
+        words["rescued"](found)
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(lab, "run_accuracy", fake)
+    code, _ = command("lab", "--suite", "accuracy", "--results", "kept")
+    assert code == ExitCode.INTERRUPTED
+    assert json.loads(Path("kept/lab.json").read_text())["accuracy"]["runs"] == 1
+    assert Path("kept/accuracy.md").exists()

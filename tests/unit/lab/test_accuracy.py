@@ -24,7 +24,12 @@ RECORD = moved()
 class FakeLab:
     """Stands in for `run_lab`: two runs for each scenario, but for those named to fail."""
 
-    def __init__(self, failing: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        failing: Sequence[str] = (),
+        error: BaseException | None = None,
+    ) -> None:
+        self._error = error or LabError("the guest did not boot.")
         self.names: list[str] = []
         self.past: list[int] = []
         self._failing = failing
@@ -40,7 +45,7 @@ class FakeLab:
         self.names.append(scenario.name)
         self.past.append(len(list(past)))
         if scenario.name in self._failing:
-            raise LabError("the guest did not boot.")
+            raise self._error
         audience.scenario_begins(scenario, len(RUNS))
         for run in RUNS:
             audience.moved(RECORD)
@@ -69,13 +74,23 @@ Suite = Callable[..., SuiteResult]
 
 @pytest.fixture
 def suite(monkeypatch: pytest.MonkeyPatch) -> Suite:
-    def run(lab: FakeLab, audience: Audience | None = None, *, minutes: float = 5.0) -> SuiteResult:
+    def run(
+        lab: FakeLab,
+        audience: Audience | None = None,
+        *,
+        minutes: float = 5.0,
+        rescued: Callable[[SuiteResult], None] | None = None,
+    ) -> SuiteResult:
         monkeypatch.setattr(accuracy, "run_lab", lab)
         clock = count(step=60.0)  # each look at the clock takes a minute
         scenarios = (Scenario(name=f"number {number}") for number in range(1, 100))
         return asyncio.run(
             run_accuracy(
-                audience, minutes=minutes, scenarios=scenarios, clock=lambda: float(next(clock))
+                audience,
+                minutes=minutes,
+                scenarios=scenarios,
+                clock=lambda: float(next(clock)),
+                rescued=rescued,
             )
         )
 
@@ -122,3 +137,23 @@ def test_a_scenario_that_fails_costs_itself_only(suite: Suite) -> None:
 def test_where_nothing_can_be_run_the_reason_is_told(suite: Suite) -> None:
     with pytest.raises(LabError, match="did not boot"):
         suite(FakeLab(failing=["number 1"]))
+
+
+def test_a_suite_that_is_cancelled_hands_over_what_it_found(suite: Suite) -> None:
+    kept: list[SuiteResult] = []
+    lab = FakeLab(failing=["number 3"], error=asyncio.CancelledError())
+    with pytest.raises(asyncio.CancelledError):
+        suite(lab, rescued=kept.append)
+    [found] = kept
+    assert found.assessment.runs == 4
+    assert len(found.lab.scenarios) == 2
+
+
+def test_a_suite_that_is_cancelled_before_its_first_move_has_nothing_to_hand_over(
+    suite: Suite,
+) -> None:
+    kept: list[SuiteResult] = []
+    lab = FakeLab(failing=["number 1"], error=asyncio.CancelledError())
+    with pytest.raises(asyncio.CancelledError):
+        suite(lab, rescued=kept.append)
+    assert not kept
