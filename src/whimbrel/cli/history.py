@@ -1,5 +1,6 @@
 """`whimbrel history`: past moves, what was predicted of them and what they took."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -15,6 +16,12 @@ from whimbrel.report.history import HISTORY_COLUMNS, history_cells, history_docu
 from whimbrel.store import Store
 
 EMPTY = "No move is stored yet."
+WIDE = 130
+"""Characters from which on every column is shown; below, only the vital ones."""
+
+WORDS = {"When", "VM", "From → to", "Method", "Ending"}
+VITAL = {"When", "Method", "Time", "Downtime", "Verdict"}
+
 NONE_SUCH = "No stored move is like that."
 
 
@@ -37,15 +44,23 @@ def history(
     elif not records:
         typer.echo(NONE_SUCH if filtered else EMPTY, err=True)
     else:
-        table = grid(HISTORY_COLUMNS, left=5)
-        for record in records:
-            table.add_row(*map(Text, history_cells(record, _when(record))), style=_style(record))
-        Console(highlight=False).print(table)
+        console = Console(highlight=False)
+        console.print(_table(records, narrow=console.width < WIDE))
 
 
-def grid(columns: tuple[str, ...], left: int) -> Table:
+def _table(records: Sequence[MoveRecord], *, narrow: bool) -> Table:
+    shown = [c for c in HISTORY_COLUMNS if c in VITAL or not narrow]
+    table = grid(tuple(shown), left=sum(c in WORDS for c in shown), gap=1 if narrow else 2)
+    for record in records:
+        when = _when(record)[5:] if narrow else _when(record)
+        cells = dict(zip(HISTORY_COLUMNS, history_cells(record, when), strict=True))
+        table.add_row(*(Text(cells[column]) for column in shown), style=_style(record))
+    return table
+
+
+def grid(columns: tuple[str, ...], left: int, gap: int = 2) -> Table:
     """Return an empty table, the first `left` of its columns words and the others figures."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
+    table = Table(box=None, padding=(0, gap, 0, 0))
     for number, title in enumerate(columns):
         table.add_column(title, justify="left" if number < left else "right", header_style="dim")
     return table

@@ -69,6 +69,17 @@ def test_the_history_shows_the_latest_first_with_what_was_said_and_what_came() -
 
 
 @pytest.mark.usefixtures("filled")
+def test_a_narrow_terminal_shows_the_vital_columns_a_line_for_each_move(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = ask("history").splitlines()
+    assert lines[0].split() == ["When", "Method", "Time", "Downtime", "Verdict"]
+    assert len(lines) == 1 + 4
+    assert all(len(line) <= 80 for line in lines)
+
+
+@pytest.mark.usefixtures("filled")
 def test_the_history_can_be_narrowed_down() -> None:
     assert len(ask("history", "--limit", "2").splitlines()) == 3
     assert "postcopy" in ask("history", "--method", "postcopy")
