@@ -33,7 +33,6 @@ def moved(
         downtime=course.downtime,
         downtime_reported=course.downtime_reported,
         wire_bytes=course.wire_bytes,
-        remaining=course.passes[-1].remaining,
         normal_pages=course.normal_pages,
         source_cpu_seconds=course.source_cpu_seconds,
         destination_cpu_seconds=course.destination_cpu_seconds,

@@ -288,7 +288,6 @@ def record_of(run: Run, said: Said, began: float, ended: float) -> MoveRecord:
         downtime_reported=seen.downtime_reported,
         downtime_expected=seen.downtime_expected,
         wire_bytes=seen.wire_bytes,
-        remaining=run.passes[-1].remaining if run.passes else None,
         source_cpu_seconds=seen.source_cpu_seconds,
         destination_cpu_seconds=seen.destination_cpu_seconds,
     )

@@ -20,7 +20,6 @@ class MoveFigures:
         downtime_expected: Seconds that the hypervisor itself last expected, before it stopped
             the guest.
         wire_bytes: Bytes on the wire.
-        remaining: Raw bytes found dirty when the guest was stopped: those of the last pass.
         normal_pages: Pages sent with content.
         source_cpu_seconds: CPU the move took at the source.
         destination_cpu_seconds: CPU the move took at the destination.
@@ -32,7 +31,6 @@ class MoveFigures:
     downtime_reported: float | None = None
     downtime_expected: float | None = None
     wire_bytes: int | None = None
-    remaining: int | None = None
     normal_pages: int | None = None
     source_cpu_seconds: float | None = None
     destination_cpu_seconds: float | None = None

@@ -23,7 +23,8 @@ from whimbrel.model.migration import (
     SetDowntimeLimit,
 )
 from whimbrel.model.prediction import Interval, Prediction
-from whimbrel.theory.timeline import STANDARD, Z90, Seen, Timeline, left_by_sight
+from whimbrel.theory.bounds import Z90
+from whimbrel.theory.timeline import STANDARD, Seen, Timeline, left_by_sight
 from whimbrel.theory.watch import BEYOND, IMPROVEMENT
 
 ERROR, BLIND_ERROR = 0.15, 0.5

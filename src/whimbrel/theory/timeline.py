@@ -14,9 +14,9 @@ from statistics import NormalDist
 
 from whimbrel.model.migration import Observation, Pass
 from whimbrel.model.prediction import Interval, PassBand, Prediction
+from whimbrel.theory.bounds import Z90
 
 STANDARD = NormalDist()
-Z90 = STANDARD.inv_cdf(0.9)
 
 FADING = 0.5
 """Share that a finished pass keeps of its weight with each pass after it: a link that changes
