@@ -148,7 +148,9 @@ async def test_the_guest_is_not_disturbed_and_given_no_memory() -> None:
             quiet.append(await there.longest_gap(lambda: asyncio.sleep(3.0)))
             resident = there.resident
             surveyed.append(await there.longest_gap(lambda: survey_stage(there.stage, there.guest)))
-            assert abs(there.resident - resident) < 2 * MIB
+            # The guest itself may take a huge page or two meanwhile; a survey that touched what
+            # it looks at would bring in most of the memory that the guest has never used.
+            assert abs(there.resident - resident) < 16 * MIB
         assert min(surveyed) < 2 * min(quiet) + 0.25
 
 
