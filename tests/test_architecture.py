@@ -14,7 +14,7 @@ FLOORS = [
     {"__init__"},
     {"cli", "web"},
     {"lab"},
-    {"practice", "hypervisors", "report", "store", "config"},
+    {"practice", "hypervisors", "sites", "report", "store", "config"},
     {"theory"},
     {"ports"},
     {"model"},
@@ -27,6 +27,7 @@ ONE_FILE_ONLY = {
     "libvirt": "hypervisors/libvirt/connection.py",
     "qemu": "hypervisors/qemu/monitor.py",
     "pyroute2": "lab/links.py",
+    "asyncssh": "sites/ssh.py",
 }
 MODEL_MAY_IMPORT = {"whimbrel", *sys.stdlib_module_names}
 

@@ -25,6 +25,48 @@ class Capability(StrEnum):
     FREE_PAGE_HINTS = "free-page-hints"  # virtio-balloon-pci free-page-hint
     PREPARED_MEMORY = "prepared-memory"  # memory-backend-ram prealloc, prealloc-threads
     SWITCHOVER_BANDWIDTH = "switchover-bandwidth"  # parameter avail-switchover-bandwidth
+    PAUSE_BEFORE_SWITCHOVER = "pause-before-switchover"  # capability of that name
+    TLS_PSK = "tls-psk"  # object tls-creds-psk (GnuTLS built in)
+    TLS_X509 = "tls-x509"  # object tls-creds-x509
+
+
+@dataclass(frozen=True)
+class Disk:
+    """One disk of a VM.
+
+    Attributes:
+        name: Plain word, unique in the VM; becomes the block node's and the device's name.
+        path: An absolute path, a block device, or an address that QEMU opens itself
+            (nfs://, iscsi://), on the host that runs the VM.
+        format: "raw" or "qcow2".
+        size: Virtual bytes, to make the image where there is none; None: it must be there.
+        cache: QEMU's cache mode: "none" and "directsync" are safe to move while shared.
+        read_only: Whether the guest may not write to it.
+    """
+
+    name: str
+    path: str
+    format: str = "raw"
+    size: int | None = None
+    cache: str = "none"
+    read_only: bool = False
+
+
+@dataclass(frozen=True)
+class Nic:
+    """One network interface of a VM.
+
+    Attributes:
+        name: Plain word, unique in the VM.
+        bridge: The host's bridge that it joins; None leaves it unplugged.
+        mac: Its address; the same on every host.
+        model: QEMU's device.
+    """
+
+    name: str
+    bridge: str | None = None
+    mac: str = ""
+    model: str = "virtio-net-pci"
 
 
 @dataclass(frozen=True)
@@ -42,6 +84,12 @@ class Vm:
         channels: Names of virtio-serial ports; each becomes a private UNIX socket.
         free_page_hints: Whether the balloon offers free page hints (virtio 1.2, 5.5.6.7;
             a feature bit, hence fixed for the life of the guest).
+        machine: QEMU's machine type; a versioned one (pc-q35-10.0) is the same everywhere.
+        cpu: QEMU's CPU model with its features; None: "host" under KVM, QEMU's own under TCG.
+        firmware: A firmware image (-bios); None: QEMU's own.
+        disks: In the order in which they are plugged.
+        nics: Likewise.
+        uuid: The VM's identity, the same wherever it runs; empty: none.
     """
 
     name: str
@@ -53,6 +101,54 @@ class Vm:
     append: str = ""
     channels: tuple[str, ...] = ()
     free_page_hints: bool = False
+    machine: str = "q35"
+    cpu: str | None = None
+    firmware: Path | None = None
+    disks: tuple[Disk, ...] = ()
+    nics: tuple[Nic, ...] = ()
+    uuid: str = ""
+
+
+@dataclass(frozen=True)
+class MigrationLink:
+    """One NIC of a host that migrations may use.
+
+    Attributes:
+        address: Its IP address, as other hosts reach it.
+        rate: Bytes per second that it is known to carry; None: not known.
+        trusted: Whether the network is private, so that traffic may go unencrypted.
+    """
+
+    address: str
+    rate: float | None = None
+    trusted: bool = False
+
+
+@dataclass(frozen=True)
+class Host:
+    """A host as its owner describes it (whimbrel.toml).
+
+    Attributes:
+        name: What people call it.
+        uri: "qemu:///local", or "qemu+ssh://user@host:port".
+        folder: Where its VMs' sockets and state lie on it; private to the user.
+        links: Migration addresses, the preferred first.
+        bandwidth_limit: Bytes per second that moves from and to it may use together; None: all.
+        cpu_budget: Cores that a move may keep busy on it; None: all.
+        sockets: QMP sockets of VMs that were started by hand.
+        identity: File of the SSH key to use; None: those of the user.
+        known_hosts: File of SSH host keys to trust; None: the user's.
+    """
+
+    name: str
+    uri: str
+    folder: str = "/run/whimbrel"
+    links: tuple[MigrationLink, ...] = ()
+    bandwidth_limit: float | None = None
+    cpu_budget: float | None = None
+    sockets: tuple[str, ...] = ()
+    identity: Path | None = None
+    known_hosts: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Hosts' operating systems behind `ports.Site` and `ports.Shell`: this machine, or over SSH."""

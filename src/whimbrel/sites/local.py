@@ -1,0 +1,126 @@
+"""The port `Shell` on this machine itself."""
+
+import asyncio
+import shutil
+import tempfile
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from whimbrel.errors import HostError, HostUnreachable
+from whimbrel.ports import Finished
+
+Launcher = Callable[[Sequence[str]], list[str]]
+"""Puts words before a command, so that it runs in a namespace for instance."""
+
+LINE_LIMIT = 256 * 1024 * 1024
+"""Bytes of the longest answer: pages of a guest come in one line."""
+
+
+def as_it_is(words: Sequence[str]) -> list[str]:
+    """Launch a command with nothing before it."""
+    return list(words)
+
+
+class LocalTalk:
+    """The port's `Talk`: a child process."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    async def write(self, content: bytes) -> None:
+        """See `ports.Talk.write`."""
+        assert self._process.stdin is not None  # noqa: S101 - it was asked for as a pipe
+        try:
+            self._process.stdin.write(content)
+            await self._process.stdin.drain()
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise HostUnreachable("The command has ended.") from error
+
+    async def read_line(self) -> bytes:
+        """See `ports.Talk.read_line`."""
+        assert self._process.stdout is not None  # noqa: S101 - likewise
+        line = await self._process.stdout.readline()
+        if not line:
+            raise HostUnreachable("The command has ended.")
+        return line
+
+    async def close(self) -> None:
+        """See `ports.Talk.close`."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        with suppress(ProcessLookupError):
+            self._process.kill()
+        await self._process.wait()
+
+
+class LocalShell:
+    """The port's `Shell`: this machine.
+
+    Args:
+        name: The host's name, for people.
+        launcher: Puts words before every command.
+    """
+
+    def __init__(self, name: str, launcher: Launcher = as_it_is) -> None:
+        self.name = name
+        self._launcher = launcher
+        self._talks: list[LocalTalk] = []
+        self._links: Path | None = None
+
+    async def run(
+        self, words: Sequence[str], *, given: bytes = b"", within: float = 60.0
+    ) -> Finished:
+        """See `ports.Shell.run`."""
+        process = await self._spawn(words)
+        try:
+            async with asyncio.timeout(within):
+                output, errors = await process.communicate(given)
+        except TimeoutError as error:
+            raise HostUnreachable(
+                f"{self.name}: {words[0]} did not end within {within:.0f} s."
+            ) from error
+        finally:
+            if process.returncode is None:
+                with suppress(ProcessLookupError):
+                    process.kill()
+                await process.wait()
+        return Finished(process.returncode or 0, output, errors)
+
+    async def talk(self, words: Sequence[str]) -> LocalTalk:
+        """See `ports.Shell.talk`."""
+        talk = LocalTalk(await self._spawn(words, errors=DEVNULL))
+        self._talks.append(talk)
+        return talk
+
+    async def socket(self, path: str) -> Path:
+        """See `ports.Shell.socket`; it is there already, but its path may be too long."""
+        if len(path.encode()) < _SOCKET_PATH:
+            return Path(path)
+        if self._links is None:
+            self._links = Path(tempfile.mkdtemp(prefix="whimbrel-"))
+        link = self._links / str(len(list(self._links.iterdir())))
+        link.symlink_to(path)
+        return link
+
+    async def close(self) -> None:
+        """See `ports.Shell.close`."""
+        for talk in self._talks:
+            await talk.close()
+        if self._links is not None:
+            shutil.rmtree(self._links, ignore_errors=True)
+
+    async def _spawn(self, words: Sequence[str], errors: int = PIPE) -> Process:
+        try:
+            return await asyncio.create_subprocess_exec(
+                *self._launcher(words), stdin=PIPE, stdout=PIPE, stderr=errors, limit=LINE_LIMIT
+            )
+        except FileNotFoundError as error:
+            raise HostError(
+                f"{self.name}: the program {error.filename or words[0]} is not installed."
+            ) from error
+
+
+_SOCKET_PATH = 108
+"""Bytes of a UNIX socket's path with its end (unix(7))."""
