@@ -36,6 +36,7 @@ from whimbrel.theory.pucker import headroom_left
 from whimbrel.theory.rules import QemuRules
 from whimbrel.theory.simulate import predict
 from whimbrel.theory.situation import Earlier, Situation
+from whimbrel.theory.stretching import stretch_for, stretched
 
 LAST = 40
 """Past moves that are learnt from, the latest: machines change, and each costs some
@@ -132,7 +133,8 @@ async def foresee(
         headroom=_headroom(surveyed, scenario),
         earlier=tuple(earlier),
     )
-    job = _Job(surveyed, situation, scenario, generator)
+    here = [each for each in past if each.source == host_name(accelerator)][-LAST:]
+    job = _Job(surveyed, situation, scenario, generator, tuple(here))
     if planned.method is Method.AUTO:
         said = await asyncio.to_thread(job.decided)
     else:
@@ -196,6 +198,7 @@ class _Job:
     situation: Situation
     scenario: Scenario
     generator: np.random.Generator
+    past: tuple[MoveRecord, ...] = ()
 
     def said(self, candidate: Candidate) -> Said:
         """Predict one candidate as it is."""
@@ -207,6 +210,7 @@ class _Job:
             deadline=self.scenario.timeout,
         )
         pucker = pucker_of(self.situation, candidate, prediction).figure
+        prediction = self._told(prediction)
         return Said(candidate.tuning, prediction, pucker, self.surveyed, self.scenario.timeout)
 
     def decided(self) -> Said:
@@ -217,11 +221,15 @@ class _Job:
             return self._begun(plan, plan.chosen)
         return self._refused(plan)
 
+    def _told(self, prediction: Prediction) -> Prediction:
+        """Return a prediction with bands as wide as those of past moves should have been."""
+        return stretched(prediction, stretch_for(self.past, prediction.tuning))
+
     def _begun(self, plan: Plan, best: Forecast) -> Said:
         certificate, wish = plan.certificate, plan.wish
         return Said(
             tuning=best.candidate.tuning,
-            prediction=replace(best.prediction, verdict=plan.verdict),
+            prediction=replace(self._told(best.prediction), verdict=plan.verdict),
             pucker=plan.pucker.figure if plan.pucker else 0.0,
             surveyed=self.surveyed,
             timeout=wish.total_time,

@@ -104,6 +104,23 @@ class PassBand:
 
 
 @dataclass(frozen=True)
+class Stretch:
+    """By what past moves made a prediction's intervals wider or narrower (theory/stretching.py).
+
+    Factors above 0 on the half-widths together with a grain; None: left as they were drawn.
+
+    Attributes:
+        total_time: Of the total time.
+        downtime: Of the downtime.
+        wire_bytes: Of the bytes.
+    """
+
+    total_time: float | None = None
+    downtime: float | None = None
+    wire_bytes: float | None = None
+
+
+@dataclass(frozen=True)
 class Prediction:
     """What a move with one tuning will do, with intervals.
 
@@ -125,6 +142,7 @@ class Prediction:
         preparation_time: Seconds before the move, to prepare destination memory.
         fault_seconds: Seconds the guest waits for post-copy faults, summed.
         band: The predicted passes, as far as at least a tenth of the draws reached them.
+        stretch: What past moves did to the intervals of time, downtime and bytes.
     """
 
     tuning: Tuning
@@ -141,3 +159,4 @@ class Prediction:
     preparation_time: Interval
     fault_seconds: Interval
     band: tuple[PassBand, ...] = field(default=(), repr=False)
+    stretch: Stretch = Stretch()
