@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
 from whimbrel.errors import WhimbrelError
-from whimbrel.lab.forecast import LAST, host_name
+from whimbrel.lab.forecast import host_name
 from whimbrel.lab.plan import Planned
 from whimbrel.model.method import Tuning
 from whimbrel.model.migration import (
@@ -28,6 +28,7 @@ from whimbrel.model.record import MoveRecord
 from whimbrel.model.scenario import LabResult, Run, Scenario
 from whimbrel.model.units import format_link, format_rate, format_size, format_time
 from whimbrel.store import Store
+from whimbrel.theory.calibrate import LAST
 from whimbrel.theory.outlook import Lookout, Outlook
 
 REFRESHES = 4

@@ -8,8 +8,6 @@ Every figure of a survey is taken before the move it speaks of.
 """
 
 import asyncio
-import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -20,7 +18,6 @@ from whimbrel.lab.guests import Guest
 from whimbrel.lab.plan import Planned
 from whimbrel.lab.stage import Stage
 from whimbrel.lab.surveyed import survey_stage
-from whimbrel.model.memory import LinkProfile
 from whimbrel.model.method import Method, Policy, Postcopy, Tuning, tuning_for
 from whimbrel.model.plan import Candidate, Certificate, Forecast, Plan, Wish
 from whimbrel.model.prediction import Prediction
@@ -29,7 +26,7 @@ from whimbrel.model.scenario import Chosen, Run, Scenario
 from whimbrel.model.survey import Depth, Surveyed
 from whimbrel.model.units import format_time
 from whimbrel.practice.survey import COMPRESSIONS
-from whimbrel.theory.calibrate import Corrections, calibrate
+from whimbrel.theory.calibrate import LAST, learnt
 from whimbrel.theory.explain import ladder, reasons
 from whimbrel.theory.planning import plan_move, pucker_of
 from whimbrel.theory.pucker import headroom_left
@@ -37,13 +34,6 @@ from whimbrel.theory.rules import QemuRules
 from whimbrel.theory.simulate import predict
 from whimbrel.theory.situation import Earlier, Situation
 from whimbrel.theory.stretching import stretch_for, stretched
-
-LAST = 40
-"""Past moves that are learnt from, the latest: machines change, and each costs some
-milliseconds to simulate again."""
-
-ALIKE = 0.25
-"""Two links are taken for one when their goodput differs by less than this factor's exponent."""
 
 TOLERATED = 1.0
 """Seconds of standing still that a guest's clients are taken to tolerate: vMotion's goal is
@@ -119,9 +109,9 @@ async def foresee(
     common = await stage.common()
     accelerator = guest.machine.vm.accelerator
     version = (await guest.end.hypervisor.abilities()).version
-    rules = rules_of(version, accelerator)
+    rules = QemuRules.named(version, accelerator)
     corrections = await asyncio.to_thread(
-        learnt, past, host_name(accelerator), surveyed.survey.link, rules
+        learnt, past, host_name(accelerator), host_name(accelerator), surveyed.survey.link, rules
     )
     situation = Situation(
         corrections.on(surveyed.survey),
@@ -140,32 +130,6 @@ async def foresee(
     else:
         said = await asyncio.to_thread(job.said, Candidate(planned.method, planned.tuning))
     return replace(said, accelerator=accelerator)
-
-
-def rules_of(version: str, accelerator: str) -> QemuRules:
-    """Return the rules of a QEMU that prints its version as "10.0.2 (Debian …)"."""
-    match = re.match(r"(\d+)\.(\d+)", version)
-    numbers = (int(match[1]), int(match[2])) if match else (10, 0)
-    return QemuRules.of(numbers, accelerator)
-
-
-def learnt(
-    past: Sequence[MoveRecord], host: str, link: LinkProfile, rules: QemuRules
-) -> Corrections:
-    """Return what the last moves of this lab teach.
-
-    Hosts are the same whatever joins them; about the link only moves over a like one tell.
-    """
-    here = [each for each in past if each.source == host][-LAST:]
-    alike = [each for each in here if each.survey and _alike(each.survey.link, link)]
-    corrections, over_it = (
-        calibrate(each, host, host, before=math.inf, rules=rules) for each in (here, alike)
-    )
-    return replace(corrections, link=over_it.link)
-
-
-def _alike(one: LinkProfile, other: LinkProfile) -> bool:
-    return abs(math.log(one.goodput_for(1) / other.goodput_for(1))) < ALIKE
 
 
 def host_name(accelerator: str) -> str:

@@ -41,6 +41,13 @@ _SURELY = frozenset({Postcopy.AFTER_FIRST_PASS, Postcopy.AFTER_FIRST_PASS_PREEMP
 PATIENCE = 3600.0
 """Seconds that a past move is simulated for."""
 
+LAST = 40
+"""Past moves that are learnt from, the latest: machines change, and each costs some
+milliseconds to simulate again."""
+
+ALIKE = 0.25
+"""Two links are taken for one when their goodput differs by less than this factor's exponent."""
+
 
 @dataclass(frozen=True)
 class Corrections:
@@ -144,6 +151,33 @@ def calibrate(
         destination_page=receiving,
         first_touch=_settled([_first_touch(each, receiving) for each in past]),
     )
+
+
+def learnt(
+    past: Sequence[MoveRecord], source: str, destination: str, link: LinkProfile, rules: QemuRules
+) -> Corrections:
+    """Return what the last moves between two hosts teach about the next one.
+
+    Hosts are the same whatever joins them; about the link only moves over a like one tell.
+
+    Args:
+        past: Moves that are over, in the order of time.
+        source: Name of the host the guest leaves.
+        destination: Name of the host it goes to.
+        link: As it was surveyed for the next move.
+        rules: The QEMU that moves it.
+    """
+    here = [each for each in past if (each.source, each.destination) == (source, destination)]
+    last = here[-LAST:]
+    alike = [each for each in last if each.survey and _alike(each.survey.link, link)]
+    corrections, over_it = (
+        calibrate(each, source, destination, before=math.inf, rules=rules) for each in (last, alike)
+    )
+    return replace(corrections, link=over_it.link)
+
+
+def _alike(one: LinkProfile, other: LinkProfile) -> bool:
+    return abs(math.log(one.goodput_for(1) / other.goodput_for(1))) < ALIKE
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """QEMU's rules by version and accelerator, as data (docs/theory.md, "Versions")."""
 
+import re
 from dataclasses import dataclass
 
 from whimbrel.model.units import GIB, PAGE
@@ -62,3 +63,12 @@ class QemuRules:
             clears_log_when_stopped=version < (10, 1),
             postcopy_with_channels=version >= (10, 1),
         )
+
+    @classmethod
+    def named(cls, version: str, accelerator: str) -> "QemuRules":
+        """Return the rules of a QEMU that prints its version as "10.0.2 (Debian …)".
+
+        Those of 10.0 where nothing can be read from it.
+        """
+        match = re.match(r"(\d+)\.(\d+)", version)
+        return cls.of((int(match[1]), int(match[2])) if match else (10, 0), accelerator)

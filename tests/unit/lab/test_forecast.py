@@ -6,7 +6,7 @@ import pytest
 
 from unit.theory.guests import KVM, lcg_guest
 from whimbrel.lab.bench import changed_course, refused
-from whimbrel.lab.forecast import _Job, rules_of, wish_of
+from whimbrel.lab.forecast import _Job, wish_of
 from whimbrel.lab.plan import Planned
 from whimbrel.model.inventory import Capability
 from whimbrel.model.memory import Survey
@@ -18,16 +18,17 @@ from whimbrel.model.prediction import Verdict
 from whimbrel.model.scenario import AutoSpec, Chosen, Observed, Run, Scenario
 from whimbrel.model.survey import Depth, Surveyed
 from whimbrel.model.units import MIB
+from whimbrel.theory.rules import QemuRules
 from whimbrel.theory.situation import Situation
 
 ALL = frozenset(Capability)
 
 
 def test_the_rules_follow_the_version_that_qemu_prints() -> None:
-    assert rules_of("10.0.2 (Debian 1:10.0.2+ds-2)", "tcg").chunk_pages is None
-    assert rules_of("8.2.2", "kvm").chunk_pages is not None
-    assert rules_of("10.2.0", "kvm").completes_at_threshold
-    assert not rules_of("10.0.2", "kvm").completes_at_threshold
+    assert QemuRules.named("10.0.2 (Debian 1:10.0.2+ds-2)", "tcg").chunk_pages is None
+    assert QemuRules.named("8.2.2", "kvm").chunk_pages is not None
+    assert QemuRules.named("10.2.0", "kvm").completes_at_threshold
+    assert not QemuRules.named("10.0.2", "kvm").completes_at_threshold
 
 
 GUEST = lcg_guest(30_000, link=125e6)
