@@ -33,6 +33,7 @@ from whimbrel.model.outcome import Ending, Outcome
 from whimbrel.model.plan import Certificate
 from whimbrel.model.prediction import Prediction
 from whimbrel.ports import Ended, Hypervisor, Machine, Migration, Reception
+from whimbrel.practice.attend import Afoot, Attendant, attended
 from whimbrel.theory.convergence import Convergence
 
 Clock = Callable[[], float]
@@ -68,6 +69,7 @@ class Request:
         policy: How far the guard may go where the move does not converge; None leaves it alone.
         certificate: When a guarded move has to go over to which rung, counted from the request.
         prediction: What was foreseen of it; the guard is sooner alarmed where that is not met.
+        attendants: What acts beside the move while the guest is on its way.
     """
 
     source: Hypervisor
@@ -79,6 +81,7 @@ class Request:
     policy: Policy | None = None
     certificate: Certificate | None = None
     prediction: Prediction | None = None
+    attendants: tuple[Attendant, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -171,9 +174,10 @@ class _Conduct:
         except BaseException:
             await self._reception.machine.stop()
             raise
-        ended = await self._see_through(migration)
-        wall = self._clock() - self._began
-        moved = await self._settle(ended)
+        async with attended(request.attendants, self._afoot(migration)):
+            ended = await self._see_through(migration)
+            wall = self._clock() - self._began
+            moved = await self._settle(ended)
         outcome = replace(
             moved.outcome,
             wall_time=wall,
@@ -189,6 +193,11 @@ class _Conduct:
             decisions=tuple(self._record.decisions),
         )
         return Moved(outcome, moved.machine)
+
+    def _afoot(self, migration: Migration) -> Afoot:
+        seen = self._record.observations
+        there = self._reception.machine
+        return Afoot(migration, self._request.machine, there, lambda: seen[-1] if seen else None)
 
     async def _see_through(self, migration: Migration) -> Ended:
         watching = asyncio.ensure_future(self._watch(migration))
