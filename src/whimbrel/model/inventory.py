@@ -1,6 +1,6 @@
 """What there is: hosts' abilities, the VM to be moved, and where a move connects."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
@@ -151,16 +151,48 @@ class Host:
     known_hosts: Path | None = None
 
 
+SECRET = {"secret": True}
+"""Metadata of a field that is never shown nor written down (`model.plain` leaves it out)."""
+
+
+@dataclass(frozen=True)
+class X509:
+    """Credentials of the user's own, lying on both hosts; QEMU's names (docs/system/tls).
+
+    Each folder holds ca-cert.pem; the destination's also server-cert.pem and server-key.pem,
+    the source's client-cert.pem and client-key.pem. Nobody without a certificate of that
+    authority can connect.
+
+    Attributes:
+        source: Folder on the source.
+        destination: Folder on the destination.
+        hostname: What the destination's certificate must say; empty: the migration address.
+    """
+
+    source: str
+    destination: str
+    hostname: str = ""
+
+
 @dataclass(frozen=True)
 class MigrationAddress:
-    """Where a destination listens for one guest.
+    """Where a destination listens for one guest, and what encrypts the way there.
 
     Attributes:
         host: IP address of the migration network, on the destination.
         port: TCP (or RDMA CM) port; 0 lets the destination choose.
         mptcp: Spread each connection over all NICs (RFC 8684).
+        key: The move's pre-shared key, hexadecimal digits; empty: no such key.
+        credentials: The user's certificates instead; None with an empty `key`: unencrypted.
     """
 
     host: str
     port: int = 0
     mptcp: bool = False
+    key: str = field(default="", repr=False, metadata=SECRET)
+    credentials: X509 | None = None
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether what is sent there is encrypted."""
+        return bool(self.key) or self.credentials is not None

@@ -113,6 +113,7 @@ class Tuning:
             QEMU estimate (avail-switchover-bandwidth).
         prepared_memory: Prepare the destination's memory first; None takes it as it comes.
         free_page_hints: Do not send memory that the guest's kernel calls free.
+        encrypted: Send it through TLS, with what the `MigrationAddress` brings for it.
     """
 
     transport: Transport = Transport.TCP
@@ -127,6 +128,7 @@ class Tuning:
     switchover_bandwidth: float | None = None
     prepared_memory: PreparedMemory | None = None
     free_page_hints: bool = False
+    encrypted: bool = False
 
     @property
     def needs(self) -> frozenset[Capability]:
@@ -143,6 +145,7 @@ class Tuning:
             Capability.SWITCHOVER_BANDWIDTH: self.switchover_bandwidth is not None,
             Capability.PREPARED_MEMORY: self.prepared_memory is not None,
             Capability.FREE_PAGE_HINTS: self.free_page_hints,
+            Capability.TLS_PSK: self.encrypted,
         }
         codec = {self.compression.codec.capability} if self.compression else set()
         return frozenset({capability for capability, needed in wanted.items() if needed} | codec)

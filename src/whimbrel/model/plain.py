@@ -21,7 +21,7 @@ def plain(value: object) -> object:
     """Return a value as plain data.
 
     Mappings with keys other than words become lists of pairs; numbers that JSON cannot say
-    become the words "inf", "-inf" and "nan".
+    become the words "inf", "-inf" and "nan". Secret fields are left out.
 
     Raises:
         TypeError: It is made of something that has no plain form.
@@ -38,7 +38,8 @@ def plain(value: object) -> object:
         case list() | tuple():
             return [plain(item) for item in value]
     if is_dataclass(value) and not isinstance(value, type):
-        return {each.name: plain(getattr(value, each.name)) for each in fields(value)}
+        told = [each.name for each in fields(value) if not each.metadata.get("secret")]
+        return {name: plain(getattr(value, name)) for name in told}
     raise TypeError(f"no plain form for {type(value).__name__}")
 
 
