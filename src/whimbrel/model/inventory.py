@@ -90,6 +90,8 @@ class Vm:
         disks: In the order in which they are plugged.
         nics: Likewise.
         uuid: The VM's identity, the same wherever it runs; empty: none.
+        words: QEMU's command line of a VM that was started by hand, to be used as it is; in it
+            "{folder}" stands for the folder of its sockets. The rest then only describes it.
     """
 
     name: str
@@ -107,6 +109,7 @@ class Vm:
     disks: tuple[Disk, ...] = ()
     nics: tuple[Nic, ...] = ()
     uuid: str = ""
+    words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import types
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from enum import StrEnum
+from pathlib import PurePath
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
@@ -27,8 +28,8 @@ def plain(value: object) -> object:
         TypeError: It is made of something that has no plain form.
     """
     match value:
-        case StrEnum():
-            return value.value
+        case StrEnum() | PurePath():
+            return str(value)
         case float() if not math.isfinite(value):
             return str(value)
         case None | bool() | int() | float() | str():
@@ -80,6 +81,8 @@ def _scalar(kind: Any, data: Any) -> object:
     if kind is float and isinstance(data, int | float | str) and not isinstance(data, bool):
         return float(data)
     if isinstance(kind, type) and issubclass(kind, StrEnum):
+        return kind(data)
+    if isinstance(kind, type) and issubclass(kind, PurePath) and isinstance(data, str):
         return kind(data)
     if kind in {bool, int, str} and type(data) is kind:
         return data
