@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class CheckResult(StrEnum):
+class Result(StrEnum):
     """How a check ended; errors and warnings are apart."""
 
     PASS = "pass"
@@ -25,36 +25,36 @@ class Check:
     """
 
     name: str
-    result: CheckResult
+    result: Result
     detail: str
     remedy: str = ""
 
     def __post_init__(self) -> None:
         """Hold the promise of `remedy`; raises ValueError."""
-        if self.result is not CheckResult.PASS and not self.remedy:
+        if self.result is not Result.PASS and not self.remedy:
             raise ValueError(f"The check {self.name} has no remedy: {self.detail}")
 
 
 def passed(name: str, detail: str) -> Check:
     """Return a check that found everything in order."""
-    return Check(name, CheckResult.PASS, detail)
+    return Check(name, Result.PASS, detail)
 
 
 def warned(name: str, detail: str, remedy: str) -> Check:
     """Return a check that found what somebody should know."""
-    return Check(name, CheckResult.WARN, detail, remedy)
+    return Check(name, Result.WARN, detail, remedy)
 
 
 def failed(name: str, detail: str, remedy: str) -> Check:
     """Return a check that forbids the move."""
-    return Check(name, CheckResult.FAIL, detail, remedy)
+    return Check(name, Result.FAIL, detail, remedy)
 
 
 def obstacles(checks: Iterable[Check]) -> tuple[Check, ...]:
     """Return the checks that forbid the move."""
-    return tuple(check for check in checks if check.result is CheckResult.FAIL)
+    return tuple(check for check in checks if check.result is Result.FAIL)
 
 
 def warnings(checks: Iterable[Check]) -> tuple[Check, ...]:
     """Return the checks that somebody should read before the move."""
-    return tuple(check for check in checks if check.result is CheckResult.WARN)
+    return tuple(check for check in checks if check.result is Result.WARN)
