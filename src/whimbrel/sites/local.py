@@ -3,19 +3,17 @@
 import asyncio
 import shutil
 import tempfile
-from asyncio.subprocess import DEVNULL, PIPE, Process
+from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from whimbrel.errors import HostError, HostUnreachable
 from whimbrel.ports import Finished
+from whimbrel.sites.lines import LastWords, Lines
 
 Launcher = Callable[[Sequence[str]], list[str]]
 """Puts words before a command, so that it runs in a namespace for instance."""
-
-LINE_LIMIT = 256 * 1024 * 1024
-"""Bytes of the longest answer: pages of a guest come in one line."""
 
 
 def as_it_is(words: Sequence[str]) -> list[str]:
@@ -27,32 +25,37 @@ class LocalTalk:
     """The port's `Talk`: a child process."""
 
     def __init__(self, process: Process) -> None:
-        self._process = process
+        assert process.stdin is not None  # noqa: S101 - all three were asked for as pipes
+        assert process.stdout is not None  # noqa: S101
+        assert process.stderr is not None  # noqa: S101
+        self._process, self._input = process, process.stdin
+        self._lines = Lines(process.stdout)
+        self._last_words = LastWords(process.stderr)
 
     async def write(self, content: bytes) -> None:
         """See `ports.Talk.write`."""
-        assert self._process.stdin is not None  # noqa: S101 - it was asked for as a pipe
         try:
-            self._process.stdin.write(content)
-            await self._process.stdin.drain()
-        except (BrokenPipeError, ConnectionResetError) as error:
-            raise HostUnreachable("The command has ended.") from error
+            self._input.write(content)
+            await self._input.drain()
+        except OSError as error:
+            raise await self._ended() from error
 
     async def read_line(self) -> bytes:
         """See `ports.Talk.read_line`."""
-        assert self._process.stdout is not None  # noqa: S101 - likewise
-        line = await self._process.stdout.readline()
-        if not line:
-            raise HostUnreachable("The command has ended.")
-        return line
+        if line := await self._lines.next():
+            return line
+        raise await self._ended()
 
     async def close(self) -> None:
         """See `ports.Talk.close`."""
-        if self._process.stdin is not None:
-            self._process.stdin.close()
+        self._input.close()
         with suppress(ProcessLookupError):
             self._process.kill()
         await self._process.wait()
+        await self._last_words.close()
+
+    async def _ended(self) -> HostUnreachable:
+        return HostUnreachable(await self._last_words.said() or "The command has ended.")
 
 
 class LocalShell:
@@ -90,7 +93,7 @@ class LocalShell:
 
     async def talk(self, words: Sequence[str]) -> LocalTalk:
         """See `ports.Shell.talk`."""
-        talk = LocalTalk(await self._spawn(words, errors=DEVNULL))
+        talk = LocalTalk(await self._spawn(words))
         self._talks.append(talk)
         return talk
 
@@ -111,15 +114,17 @@ class LocalShell:
         if self._links is not None:
             shutil.rmtree(self._links, ignore_errors=True)
 
-    async def _spawn(self, words: Sequence[str], errors: int = PIPE) -> Process:
+    async def _spawn(self, words: Sequence[str]) -> Process:
         try:
             return await asyncio.create_subprocess_exec(
-                *self._launcher(words), stdin=PIPE, stdout=PIPE, stderr=errors, limit=LINE_LIMIT
+                *self._launcher(words), stdin=PIPE, stdout=PIPE, stderr=PIPE
             )
         except FileNotFoundError as error:
             raise HostError(
                 f"{self.name}: the program {error.filename or words[0]} is not installed."
             ) from error
+        except OSError as error:
+            raise HostError(f"{self.name}: {words[0]} cannot be run: {error.strerror}.") from error
 
 
 _SOCKET_PATH = 108

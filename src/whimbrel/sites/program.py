@@ -16,9 +16,13 @@ sys.modules["serve"].main(made)
 """What the host's Python runs first: it reads one line with all modules, and starts them."""
 
 
+READY = b'{"ready": true}\n'
+"""What the program says first (`serve.main`)."""
+
+
 def words(python: str = "python3") -> list[str]:
     """Return the command that waits for the program on a host."""
-    return [python, "-u", "-c", BOOTSTRAP]
+    return [python, "-I", "-u", "-c", BOOTSTRAP]
 
 
 def text() -> bytes:

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +16,9 @@ from whimbrel.sites.onsite.serve import decoded, encoded
 
 READY_WITHIN = 30.0
 """Seconds for a host's Python to start; emulated or busy hosts take some."""
+
+_LOGIN_LINES = 200
+"""Lines that a shell's start-up files may write before the program says that it runs."""
 
 
 class OnSite:
@@ -60,13 +64,16 @@ class OnSite:
             ) from error
         finally:
             self._waiting.pop(number, None)
+            if not answer.cancel() and not answer.cancelled():
+                answer.exception()  # seen, whoever else told us first
 
     async def socket(self, path: str) -> Path:
         """See `ports.Shell.socket`."""
         return await self._shell.socket(path)
 
     async def close(self) -> None:
-        """See `ports.Site.close`."""
+        """See `ports.Site.close`; whoever still waits for an answer hears of it."""
+        self._lose(HostUnreachable(f"The connection to {self.name} has been closed."))
         if self._listening is not None:
             self._listening.cancel()
             await asyncio.wait([self._listening])
@@ -86,34 +93,44 @@ class OnSite:
     async def _start(self) -> Talk:
         talk = await self._shell.talk(program.words())
         try:
+            await self._greet(talk)
+        except BaseException:
+            await talk.close()
+            raise
+        return talk
+
+    async def _greet(self, talk: Talk) -> None:
+        """Send the program and hear that it runs; what a login writes before it is passed over."""
+        try:
             async with asyncio.timeout(READY_WITHIN):
                 await talk.write(program.text())
-                first = await talk.read_line()
+                for _ in range(_LOGIN_LINES):
+                    first = await talk.read_line()
+                    if first == program.READY:
+                        return
         except TimeoutError as error:
-            await talk.close()
             raise HostUnreachable(
                 f"Python on {self.name} did not start within {READY_WITHIN:.0f} s."
             ) from error
         except HostUnreachable as error:
-            await talk.close()
             raise HostUnreachable(
                 f"Python 3 could not be started on {self.name}: {error.what}",
                 "Nothing else is needed there; install the package python3.",
             ) from error
-        if not self._read(first).get("ready"):
-            await talk.close()
-            raise ProtocolError(f"{self.name} answered {first[:80]!r} when it was to begin.")
-        return talk
+        raise ProtocolError(f"{self.name} answered {first[:80]!r} when it was to begin.")
 
     async def _listen(self, talk: Talk) -> None:
         try:
             while True:
                 self._take(self._read(await talk.read_line()))
         except (HostUnreachable, ProtocolError) as error:
-            self._lost = HostUnreachable(f"The connection to {self.name} broke: {error.what}")
-            for answer in self._waiting.values():
-                if not answer.done():
-                    answer.set_exception(HostUnreachable(self._lost.what, self._lost.hint))
+            self._lose(HostUnreachable(f"The connection to {self.name} broke: {error.what}"))
+
+    def _lose(self, reason: HostUnreachable) -> None:
+        self._lost = self._lost or reason
+        for answer in self._waiting.values():
+            if not answer.done():
+                answer.set_exception(HostUnreachable(self._lost.what, self._lost.hint))
 
     def _take(self, message: Mapping[str, Any]) -> None:
         answer = self._waiting.get(message.get("id", 0))
@@ -121,8 +138,12 @@ class OnSite:
             return  # it came too late, and nobody waits for it
         if "refusal" in message:
             answer.set_exception(CommandRefused(f"{self.name}: {message['refusal']}"))
-        else:
+            return
+        try:
             answer.set_result(decoded(message.get("answer")))
+        except (ValueError, TypeError, zlib.error) as error:
+            words = f"{self.name} gave an answer that cannot be read: {error}"
+            answer.set_exception(ProtocolError(words))
 
     def _read(self, line: bytes) -> Mapping[str, Any]:
         with suppress(ValueError):

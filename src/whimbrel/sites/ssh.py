@@ -18,6 +18,7 @@ import asyncssh
 
 from whimbrel.errors import HostError, HostUnreachable
 from whimbrel.ports import Finished
+from whimbrel.sites.lines import LastWords, Lines
 
 CONNECT_WITHIN = 15.0
 """Seconds to connect and to prove who both are."""
@@ -53,7 +54,8 @@ class SshTalk:
 
     def __init__(self, process: "asyncssh.SSHClientProcess[bytes]") -> None:
         self._process = process
-        self._heard = bytearray()
+        self._lines = Lines(process.stdout)
+        self._last_words = LastWords(process.stderr, asyncssh.Error)
 
     async def write(self, content: bytes) -> None:
         """See `ports.Talk.write`."""
@@ -61,28 +63,16 @@ class SshTalk:
             self._process.stdin.write(content)
             await self._process.stdin.drain()
         except (OSError, asyncssh.Error) as error:
-            raise HostUnreachable(f"the SSH connection broke: {error}") from error
+            raise await self._ended(error) from error
 
     async def read_line(self) -> bytes:
         """See `ports.Talk.read_line`."""
         try:
-            while (end := self._heard.find(b"\n")) < 0:
-                part = await self._process.stdout.read(1 << 20)
-                if not part:
-                    raise HostUnreachable(await self._last_words())
-                self._heard += part
+            if line := await self._lines.next():
+                return line
         except (OSError, asyncssh.Error) as error:
-            raise HostUnreachable(f"the SSH connection broke: {error}") from error
-        line = bytes(self._heard[: end + 1])
-        del self._heard[: end + 1]
-        return line
-
-    async def _last_words(self) -> str:
-        said = ""
-        with suppress(OSError, asyncssh.Error, TimeoutError):
-            async with asyncio.timeout(1.0):
-                said = (await self._process.stderr.read(2000)).decode(errors="replace").strip()
-        return said or "the command, or the SSH connection, has ended."
+            raise await self._ended(error) from error
+        raise await self._ended()
 
     async def close(self) -> None:
         """See `ports.Talk.close`."""
@@ -90,6 +80,13 @@ class SshTalk:
         with suppress(OSError, asyncssh.Error, TimeoutError):
             async with asyncio.timeout(2.0):
                 await self._process.wait_closed()
+        await self._last_words.close()
+
+    async def _ended(self, error: Exception | None = None) -> HostUnreachable:
+        if said := await self._last_words.said():
+            return HostUnreachable(said)
+        words = str(error) if error is not None else ""
+        return HostUnreachable(words or "the command, or the SSH connection, has ended.")
 
 
 class SshShell:
@@ -112,28 +109,28 @@ class SshShell:
         self, words: Sequence[str], *, given: bytes = b"", within: float = 60.0
     ) -> Finished:
         """See `ports.Shell.run`."""
-        connection = await self._connected()
+        await self._connected()  # which has its own limits
+        process: asyncssh.SSHClientProcess[bytes] | None = None
         try:
             async with asyncio.timeout(within):
-                done = await connection.run(shlex.join(words), input=given, encoding=None)
+                process = await self._started(words, given=given)
+                done = await process.wait()
         except TimeoutError as error:
             raise HostUnreachable(
                 f"{self.name}: {words[0]} did not end within {within:.0f} s."
             ) from error
         except (OSError, asyncssh.Error) as error:
             raise self._broken(error) from error
-        return Finished(done.returncode or 0, _bytes(done.stdout), _bytes(done.stderr))
+        finally:
+            if process is not None:
+                process.close()
+        if done.returncode is None:  # without a word of how it ended it is not known to have
+            raise self._broken(ConnectionError(f"{words[0]} had not ended"))
+        return Finished(done.returncode, _bytes(done.stdout), _bytes(done.stderr))
 
     async def talk(self, words: Sequence[str]) -> SshTalk:
         """See `ports.Shell.talk`."""
-        connection = await self._connected()
-        try:
-            process = await connection.create_process(
-                shlex.join(words), encoding=None, window=WINDOW
-            )
-        except (OSError, asyncssh.Error) as error:
-            raise self._broken(error) from error
-        return SshTalk(process)
+        return SshTalk(await self._started(words))
 
     async def socket(self, path: str) -> Path:
         """See `ports.Shell.socket`; SSH forwards it."""
@@ -141,10 +138,11 @@ class SshShell:
             return self._sockets[path]
         connection = await self._connected()
         if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="whimbrel-ssh-"))
+            self._folder = Path(tempfile.mkdtemp(prefix="whimbrel-ssh-"))  # nobody else enters it
         here = self._folder / str(len(self._sockets))
         try:
             await connection.forward_local_path(str(here), path)
+            here.chmod(0o600)
         except (OSError, asyncssh.Error) as error:
             raise self._broken(error) from error
         self._sockets[path] = here
@@ -159,6 +157,19 @@ class SshShell:
                     await self._connection.wait_closed()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
+
+    async def _started(
+        self, words: Sequence[str], given: bytes | None = None
+    ) -> "asyncssh.SSHClientProcess[bytes]":
+        """Start a command; `given` is all that it can read, None leaves its input open."""
+        connection = await self._connected()
+        no_input = {"stdin": asyncssh.DEVNULL} if given == b"" else {}
+        try:
+            return await connection.create_process(
+                shlex.join(words), input=given or None, encoding=None, window=WINDOW, **no_input
+            )
+        except (OSError, asyncssh.Error) as error:
+            raise self._broken(error) from error
 
     async def _connected(self) -> asyncssh.SSHClientConnection:
         async with self._connecting:

@@ -43,6 +43,13 @@ def decoded(value: Any) -> Any:
     return value
 
 
+def asked(questions: Questions, name: str) -> Callable[..., Any]:
+    """Return the function that answers; raises `LookupError` when there is none."""
+    if name not in questions:
+        raise LookupError("there is no question " + name)
+    return questions[name]
+
+
 def serve(questions: Questions, lines: Iterable[bytes], out: BinaryIO) -> None:
     """Answer until the input ends.
 
@@ -62,8 +69,7 @@ def serve(questions: Questions, lines: Iterable[bytes], out: BinaryIO) -> None:
     def answer(request: dict[str, Any]) -> None:
         number = request["id"]
         try:
-            function = questions[request["question"]]
-            found = function(**decoded(request.get("arguments", {})))
+            found = asked(questions, request["question"])(**decoded(request.get("arguments", {})))
             say({"id": number, "answer": encoded(found)})
         except BrokenPipeError:
             os._exit(0)  # nobody listens any more
