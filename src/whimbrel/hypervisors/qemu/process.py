@@ -1,6 +1,7 @@
 """QEMU processes: started with private sockets, watched, and ended with nothing left behind."""
 
 import asyncio
+import os
 import shlex
 import shutil
 from asyncio.subprocess import DEVNULL, Process
@@ -76,6 +77,24 @@ class QemuProcess:
     def output(self) -> str:
         """The last of what QEMU wrote to its standard error."""
         return _output(self.folder)
+
+    async def private_file(self, name: str, content: bytes) -> str:
+        """Write a file that only its owner reads (0600), and return its path as QEMU sees it.
+
+        `name` may be "folder/file" within the process's folder; what stood there is replaced.
+        The content appears in no error.
+        """
+        path = self.folder / name
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        # Made anew with its final mode: at no moment may another user open it.
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(content)
+        return str(path)
+
+    async def remove_private(self, folder: str) -> None:
+        """Remove a folder made by `private_file` with all that is in it; harmless without one."""
+        shutil.rmtree(self.folder / folder, ignore_errors=True)
 
     async def stop(self) -> None:
         """Ask QEMU to quit, kill it if it does not, and remove its folder; repeatable."""
