@@ -15,9 +15,10 @@ import pytest
 
 from whimbrel.errors import Unsupported
 from whimbrel.hypervisors.qemu.command_line import BINARY, monitor_words
-from whimbrel.hypervisors.qemu.host import QemuHost, QemuMachine
+from whimbrel.hypervisors.qemu.host import QemuHost
 from whimbrel.hypervisors.qemu.inspect import QemuInspection
-from whimbrel.hypervisors.qemu.process import QemuProcess
+from whimbrel.hypervisors.qemu.machine import QemuMachine
+from whimbrel.hypervisors.qemu.process import ChildProcess
 from whimbrel.lab.paced import COUNTED_IN, Pacing, firmware, writes
 from whimbrel.model.inventory import MigrationAddress, Vm
 from whimbrel.model.memory import LinkProfile, MemoryProfile, Survey
@@ -121,7 +122,7 @@ async def paced(
         *("-global", f"migration.x-clear-bitmap-shift={shift}"),
         *(("-incoming", "defer", "-S") if incoming else ()),
     ]
-    process = await QemuProcess.start(name, words, folder / name, dies_with_us)
+    process = await ChildProcess.start(name, words, folder / name, dies_with_us)
     try:
         machine = QemuMachine(vm, process)
         found = Paced(machine, machine.inspection())

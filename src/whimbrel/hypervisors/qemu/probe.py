@@ -8,7 +8,7 @@ from typing import Any
 from whimbrel.errors import CommandRefused
 from whimbrel.hypervisors.qemu.command_line import BINARY, monitor_words
 from whimbrel.hypervisors.qemu.monitor import Monitor
-from whimbrel.hypervisors.qemu.process import Launcher, QemuProcess
+from whimbrel.hypervisors.qemu.process import ChildProcess, Launcher
 from whimbrel.hypervisors.qemu.translate import MIGRATION_CAPABILITIES
 from whimbrel.model.inventory import Capability
 from whimbrel.model.method import Codec
@@ -42,7 +42,7 @@ async def probe(name: str, folder: Path, launcher: Launcher) -> Abilities:
     """
     words = [BINARY, "-machine", "none", "-nodefaults", "-no-user-config", "-display", "none"]
     words += ["-S", "-incoming", "defer", *monitor_words(folder)]
-    process = await QemuProcess.start(name, words, folder, launcher)
+    process = await ChildProcess.start(name, words, folder, launcher)
     try:
         return await _ask(process.monitor, launcher)
     finally:

@@ -4,26 +4,71 @@ import asyncio
 import os
 import shlex
 import shutil
-from asyncio.subprocess import DEVNULL, Process
+from asyncio.subprocess import DEVNULL
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 from whimbrel.errors import HostError, HostUnreachable
 from whimbrel.hypervisors.qemu.command_line import monitor_socket
+from whimbrel.hypervisors.qemu.inspect import QemuInspection
 from whimbrel.hypervisors.qemu.monitor import Monitor
 
 Launcher = Callable[[Sequence[str]], list[str]]
 """Puts words before a command so that it runs where it shall, with the same pid."""
 
+
+def as_it_is(words: Sequence[str]) -> list[str]:
+    """Launch a command on this machine, with nothing before it."""
+    return list(words)
+
+
 _LEAVE_WITHIN = 5.0
 _OUTPUT_KEPT = 4000
 
 
-class QemuProcess:
-    """One running QEMU with its QMP connection and its private folder."""
+class Process(Protocol):
+    """One QEMU with its QMP connection, wherever it runs."""
 
-    def __init__(self, name: str, process: Process, monitor: Monitor, folder: Path) -> None:
+    @property
+    def name(self) -> str:
+        """What it is called in messages."""
+
+    @property
+    def monitor(self) -> Monitor:
+        """Its QMP connection, for whoever conducts it."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id, on its own host."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether nothing has been heard of its end."""
+
+    async def ends_within(self, seconds: float) -> bool:
+        """Wait for the process to end; False when it still runs after `seconds`."""
+
+    async def output(self) -> str:
+        """Return the last of what QEMU wrote to its standard error."""
+
+    def socket(self, name: str) -> Path:
+        """Return the way from this machine to the socket of that name in its folder."""
+
+    def inspection(self, size: int) -> QemuInspection:
+        """Return what looks into the memory, of `size` bytes, of its guest."""
+
+    async def stop(self) -> None:
+        """Ask QEMU to quit, kill it if it does not, and remove its folder; repeatable."""
+
+
+class ChildProcess:
+    """A QEMU that is a child of this process, with its private folder."""
+
+    def __init__(
+        self, name: str, process: asyncio.subprocess.Process, monitor: Monitor, folder: Path
+    ) -> None:
         self.name = name
         self.monitor = monitor
         self.folder = folder
@@ -32,7 +77,7 @@ class QemuProcess:
     @classmethod
     async def start(
         cls, name: str, words: Sequence[str], folder: Path, launcher: Launcher
-    ) -> "QemuProcess":
+    ) -> "ChildProcess":
         """Start QEMU in the private `folder` and connect to it.
 
         Raises:
@@ -58,25 +103,32 @@ class QemuProcess:
 
     @property
     def pid(self) -> int:
-        """The process's id."""
+        """See `Process.pid`."""
         return self._process.pid
 
     @property
     def alive(self) -> bool:
-        """Whether the process has not ended."""
+        """See `Process.alive`."""
         return self._process.returncode is None
 
     async def ends_within(self, seconds: float) -> bool:
-        """Wait for the process to end; False when it still runs after `seconds`."""
+        """See `Process.ends_within`."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._process.wait()
         return not self.alive
 
-    @property
-    def output(self) -> str:
-        """The last of what QEMU wrote to its standard error."""
+    async def output(self) -> str:
+        """See `Process.output`."""
         return _output(self.folder)
+
+    def socket(self, name: str) -> Path:
+        """See `Process.socket`."""
+        return self.folder / name
+
+    def inspection(self, size: int) -> QemuInspection:
+        """See `Process.inspection`."""
+        return QemuInspection(self.monitor, self.pid, size)
 
     async def private_file(self, name: str, content: bytes) -> str:
         """Write a file that only its owner reads (0600), and return its path as QEMU sees it.
@@ -97,7 +149,7 @@ class QemuProcess:
         shutil.rmtree(self.folder / folder, ignore_errors=True)
 
     async def stop(self) -> None:
-        """Ask QEMU to quit, kill it if it does not, and remove its folder; repeatable."""
+        """See `Process.stop`."""
         if self.alive:
             # It may be gone already, or hang: both end below.
             with suppress(HostError, TimeoutError):
@@ -109,7 +161,7 @@ class QemuProcess:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-async def _spawn(words: Sequence[str], folder: Path) -> Process:
+async def _spawn(words: Sequence[str], folder: Path) -> asyncio.subprocess.Process:
     log = (folder / "stderr").open("wb")
     try:
         return await asyncio.create_subprocess_exec(
@@ -124,7 +176,7 @@ async def _spawn(words: Sequence[str], folder: Path) -> Process:
         log.close()
 
 
-async def _end(process: Process) -> None:
+async def _end(process: asyncio.subprocess.Process) -> None:
     if process.returncode is None:
         with suppress(ProcessLookupError):  # it may end between the two lines
             process.kill()

@@ -1,0 +1,130 @@
+"""What every host that runs plain QEMU does alike, behind the port `Hypervisor`.
+
+    source                                 destination
+    start ─► QEMU                          receive ─► QEMU -incoming defer -S
+    send: capabilities, parameters ─►         capabilities, parameters, migrate-incoming
+          migrate ═══════ pages, device state ══════► paused
+          "completed" or "postcopy-active" ──────────► run: cont
+
+`-S` and the explicit `cont` are what keeps a guest from running twice: without them a
+destination starts by itself, and a source whose link breaks at that moment starts again.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from whimbrel.errors import CommandRefused, ConfigError, Unsupported
+from whimbrel.hypervisors.qemu.machine import QemuMachine, QemuReception
+from whimbrel.hypervisors.qemu.migration import EVENTS, QemuMigration
+from whimbrel.hypervisors.qemu.translate import (
+    capabilities_for,
+    channels_argument,
+    parameters_for,
+)
+from whimbrel.model.inventory import Capability, MigrationAddress, Vm
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from whimbrel.hypervisors.qemu.probe import Abilities
+    from whimbrel.model.method import PreparedMemory, Tuning
+    from whimbrel.ports import Machine
+
+
+class QemuHypervisor(ABC):
+    """The port's `Hypervisor`, but for where QEMU's processes live."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @abstractmethod
+    async def abilities(self) -> Abilities:
+        """Return what this QEMU can do and is; probed at the first call."""
+
+    @abstractmethod
+    async def build(self, vm: Vm, memory: PreparedMemory | None, *, incoming: bool) -> QemuMachine:
+        """Start a QEMU that holds the VM; raises `HostError`, and nothing is left then."""
+
+    async def capabilities(self) -> frozenset[Capability]:
+        """See `ports.Hypervisor.capabilities`."""
+        return (await self.abilities()).present
+
+    async def lacking(self) -> Mapping[Capability, str]:
+        """See `ports.Hypervisor.lacking`."""
+        return (await self.abilities()).lacking
+
+    async def start(self, vm: Vm) -> QemuMachine:
+        """See `ports.Hypervisor.start`."""
+        return await self.build(vm, None, incoming=False)
+
+    async def receive(self, vm: Vm, tuning: Tuning, address: MigrationAddress) -> QemuReception:
+        """See `ports.Hypervisor.receive`."""
+        await self._require(tuning)
+        machine = await self.build(vm, tuning.prepared_memory, incoming=True)
+        try:
+            await self._configure(machine, tuning)
+            listening = await _listen(machine, tuning, address)
+        except BaseException:
+            await machine.stop()
+            raise
+        return QemuReception(machine, listening)
+
+    async def send(
+        self, machine: Machine, tuning: Tuning, address: MigrationAddress
+    ) -> QemuMigration:
+        """See `ports.Hypervisor.send`."""
+        if not isinstance(machine, QemuMachine):
+            raise ConfigError(f"VM {machine.vm.name} is not held by plain QEMU on {self.name}.")
+        await self._require(tuning)
+        await self._configure(machine, tuning)
+        monitor = machine.process.monitor
+        migration = QemuMigration(
+            monitor, monitor.listen(*EVENTS), machine.vm.memory, lambda: machine.process.alive
+        )
+        channels = channels_argument(address, tuning.transport)
+        await monitor.execute("migrate", {"channels": channels})
+        return migration
+
+    async def _require(self, tuning: Tuning) -> None:
+        lacking = await self.lacking()
+        for capability in sorted(tuning.needs & lacking.keys()):
+            raise Unsupported(f"Host {self.name} has no {capability}: {lacking[capability]}")
+
+    async def _configure(self, machine: QemuMachine, tuning: Tuning) -> None:
+        known = await self.capabilities()
+        monitor = machine.process.monitor
+        await monitor.execute("migrate-set-parameters", _defaults(known))
+        capabilities = capabilities_for(tuning, known)
+        await monitor.execute("migrate-set-capabilities", {"capabilities": capabilities})
+        await monitor.execute("migrate-set-parameters", parameters_for(tuning))
+
+
+def _defaults(known: frozenset[Capability]) -> dict[str, Any]:
+    """Return what an earlier move may have left and no tuning may inherit (QEMU's defaults)."""
+    parameters: dict[str, Any] = {"max-bandwidth": 128 << 20, "max-postcopy-bandwidth": 0}
+    if Capability.MULTICHANNEL in known:
+        parameters |= {"multifd-compression": "none", "multifd-channels": 2}
+    if Capability.SWITCHOVER_BANDWIDTH in known:
+        parameters["avail-switchover-bandwidth"] = 0
+    return parameters
+
+
+async def _listen(
+    machine: QemuMachine, tuning: Tuning, address: MigrationAddress
+) -> MigrationAddress:
+    monitor = machine.process.monitor
+    channels = channels_argument(address, tuning.transport)
+    try:
+        await monitor.execute("migrate-incoming", {"channels": channels})
+    except CommandRefused as error:
+        raise CommandRefused(
+            error.what,
+            f"See whether {address.host} is an address of this host and the port is free.",
+        ) from error
+    with suppress(KeyError, IndexError, TypeError):
+        chosen = (await monitor.execute("query-migrate"))["socket-address"][0]
+        return MigrationAddress(address.host, int(chosen["port"]), address.mptcp)
+    return address

@@ -1,0 +1,93 @@
+"""One QEMU as practice sees it: a machine that runs, or one that waits for its guest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from whimbrel.errors import ConfigError, HostError, HostUnreachable
+from whimbrel.hypervisors.qemu.command_line import channel_name
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from whimbrel.hypervisors.qemu.inspect import QemuInspection
+    from whimbrel.hypervisors.qemu.process import Process
+    from whimbrel.model.inventory import MigrationAddress, Vm
+
+RUNS_WITHIN = 30.0
+"""Seconds a destination may take to load the device state and run its guest."""
+
+_GONE_WITHIN = 2.0
+"""Seconds between a connection's end and the process's, when a QEMU dies."""
+
+
+class QemuMachine:
+    """The port's `Machine`: one QEMU process."""
+
+    def __init__(self, vm: Vm, process: Process) -> None:
+        self.vm = vm
+        self.process = process
+
+    @property
+    def pid(self) -> int:
+        """QEMU's process id."""
+        return self.process.pid
+
+    def channel(self, name: str) -> Path:
+        """See `ports.Machine.channel`."""
+        try:
+            return self.process.socket(channel_name(self.vm.channels.index(name)))
+        except ValueError:
+            known = ", ".join(self.vm.channels) or "none"
+            raise ConfigError(
+                f'VM {self.vm.name} has no channel "{name}"; it has {known}.'
+            ) from None
+
+    def inspection(self) -> QemuInspection:
+        """See `ports.Machine.inspection`."""
+        return self.process.inspection(self.vm.memory)
+
+    async def running(self) -> bool:
+        """See `ports.Machine.running`."""
+        if not self.process.alive:
+            return False
+        try:
+            answer = await self.process.monitor.execute("query-status")
+        except HostUnreachable:
+            if await self.process.ends_within(_GONE_WITHIN):
+                return False
+            raise
+        return bool(answer["running"])
+
+    async def resume(self) -> None:
+        """See `ports.Machine.resume`."""
+        await self.process.monitor.execute("cont")
+
+    async def stop(self) -> None:
+        """See `ports.Machine.stop`."""
+        await self.process.stop()
+
+
+class QemuReception:
+    """The port's `Reception`: a QEMU that waits for a guest."""
+
+    def __init__(self, machine: QemuMachine, address: MigrationAddress) -> None:
+        self.machine = machine
+        self.address = address
+        self._events = machine.process.monitor.listen("RESUME")
+
+    async def run(self) -> None:
+        """See `ports.Reception.run`."""
+        try:
+            await self.machine.process.monitor.execute("cont")
+            heard = await self._events.next(RUNS_WITHIN)
+            if heard is None and not await self.machine.running():
+                raise HostError(f"The guest did not run at the destination in {RUNS_WITHIN:.0f} s.")
+        except HostUnreachable as error:
+            raise await self._lost(error) from error
+        finally:
+            self._events.close()
+
+    async def _lost(self, error: HostUnreachable) -> HostUnreachable:
+        words = await self.machine.process.output()
+        return HostUnreachable(f"The destination's QEMU is gone: {words or error.what}")
