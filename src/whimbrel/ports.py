@@ -1,4 +1,4 @@
-"""What whimbrel needs of a hypervisor: five small protocols, and what each promises.
+"""What whimbrel needs of hypervisors and hosts: small protocols, and what each promises.
 
     Hypervisor.start   ──► Machine                     a VM that runs here
                              │ inspection(): Inspection  a look into its guest's memory
@@ -23,8 +23,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from whimbrel.model.inventory import Capability, MigrationAddress, Vm
+from whimbrel.model.journal import Entry
 from whimbrel.model.method import Tuning
 from whimbrel.model.migration import Action, Event, Phase
+from whimbrel.model.storage import Copying, DiskFacts, Extent, ImagePlace
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,81 @@ class Inspection(Protocol):
         """Return the CPU seconds each vCPU has used; empty where that is not known."""
 
 
+class Mirror(Protocol):
+    """The copy of one disk on its way, and in step once it is ready."""
+
+    @property
+    def disk(self) -> str:
+        """The disk's name."""
+
+    async def progress(self) -> Copying:
+        """Return how far it is; never raises for a copy that failed, but says so."""
+
+    async def block_writes(self) -> None:
+        """Let the guest's writes wait for their copies from now on (write-blocking)."""
+
+    async def limit(self, rate: float | None) -> None:
+        """Copy at most so many bytes per second in the background; None: no limit."""
+
+    async def finish(self) -> None:
+        """Make the copy whole and let go of it; the machine keeps its old disk.
+
+        For a ready copy, best while its guest stands still: returns when both are the same.
+        Raises `HostError` when the copy is not whole.
+        """
+
+    async def pivot(self) -> None:
+        """Make the copy whole and let the machine go on with it; the old disk is let go.
+
+        For a ready copy into an image of this host. Raises `HostError` when the machine still
+        has its old disk.
+        """
+
+    async def abandon(self) -> None:
+        """Give the copy up; the machine keeps its disk. Harmless when it has ended."""
+
+
+class Export(Protocol):
+    """Disks that a destination offers to be written, on the migration address."""
+
+    @property
+    def address(self) -> MigrationAddress:
+        """Where, with the port that was found free, and the same key."""
+
+    async def stop(self) -> None:
+        """Offer nothing any more and listen no more; harmless when it has ended."""
+
+
+class Storage(Protocol):
+    """The disks of one machine.
+
+    Disks are named as in its `Vm`. `HostError` and its kin are raised as everywhere.
+    """
+
+    async def disks(self) -> tuple[DiskFacts, ...]:
+        """Return what the machine's disks are, in the order in which they are plugged."""
+
+    async def export(self, address: MigrationAddress, disks: Sequence[str]) -> Export:
+        """Offer disks to be written at a destination that has not received its guest yet."""
+
+    async def mirror(
+        self,
+        disk: str,
+        place: MigrationAddress | ImagePlace,
+        extent: Extent,
+        rate: float | None = None,
+    ) -> Mirror:
+        """Begin to copy a disk to where it is exported, or into a new image of this host.
+
+        The place must be as large as the disk, and read as zeros where nothing was written
+        (`Extent.WHOLE`) or as what the disk rests on (`Extent.TOP`). `rate` limits bytes per
+        second. After a failure nothing of the copy is left.
+        """
+
+    async def release(self) -> None:
+        """Give up every copy and export that whimbrel began here, this one or an earlier one."""
+
+
 class Machine(Protocol):
     """A VM on one host; its lifetime ends with `stop`, or when its process ends."""
 
@@ -116,6 +193,9 @@ class Machine(Protocol):
 
     def inspection(self) -> Inspection:
         """Return what looks into its guest's memory; valid as long as the machine."""
+
+    def storage(self) -> "Storage":
+        """Return what knows and copies its disks; valid as long as the machine."""
 
     async def running(self) -> bool:
         """Tell whether its guest executes now (False once the process has gone)."""
@@ -143,6 +223,46 @@ class Reception(Protocol):
 
         Raises `HostError` when it cannot; the guest then does not run here.
         """
+
+
+class Companion(Protocol):
+    """What travels beside memory (disks), told when each thing is due.
+
+    Its methods are called one at a time, in the order in which they stand here; the last two
+    exclude each other. Each may raise `HostError`; the first two thereby end the move, with
+    the guest at the source.
+    """
+
+    async def before_memory(self, reception: Reception) -> None:
+        """Make ready; returns when memory may begin (mirrors in step).
+
+        May be cancelled at any moment, and is then followed by `after_failure`.
+        """
+
+    async def before_handover(self) -> None:
+        """Make the copy whole and let go of it: the guest stands still at the source."""
+
+    async def after_failure(self) -> None:
+        """Undo, and leave nothing at the destination: the guest stays at the source.
+
+        Both machines are still there. Also called where `before_memory` was not, or failed.
+        """
+
+    async def after_arrival(self) -> None:
+        """Release what is left at the source: the guest runs at the destination for good.
+
+        The source's process has ended.
+        """
+
+
+class Journal(Protocol):
+    """Where a move is written down; read by whoever finds it after a crash."""
+
+    async def write(self, entry: Entry) -> None:
+        """Append and flush to disk before it returns; raises `HostError` when it cannot."""
+
+    def note(self, entry: Entry) -> None:
+        """Append without waiting for the disk, if that can be done; never raises."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from whimbrel.errors import CommandRefused, HostError, HostUnreachable
 from whimbrel.model.inventory import Capability, MigrationAddress, Vm
 from whimbrel.model.method import Tuning
 from whimbrel.model.migration import ENDS, Action, Cancel, Decision, Event, Phase, PhaseChange
-from whimbrel.ports import Ended, Inspection, Machine
+from whimbrel.ports import Ended, Inspection, Machine, Storage
 
 VM = Vm("guest", 1 << 28)
 ADDRESS = MigrationAddress("127.0.0.1", 4444)
@@ -30,6 +30,9 @@ class FakeMachine:
 
     def inspection(self) -> Inspection:
         raise CommandRefused("nothing to look into")
+
+    def storage(self) -> Storage:
+        raise CommandRefused("no disks")
 
     async def running(self) -> bool:
         if self.silent:

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 
-from whimbrel.errors import CommandRefused, HostUnreachable
+from whimbrel.errors import CommandRefused, HostUnreachable, Unsupported
 from whimbrel.hypervisors.simulated.inspect import SimulatedInspection
 from whimbrel.model.inventory import MigrationAddress, Vm
 from whimbrel.model.memory import HostProfile, LinkProfile, MemoryProfile
 from whimbrel.model.migration import Phase
+from whimbrel.ports import Storage
 from whimbrel.theory.simulate import Change
 
 FIRST_PORT = 49152
@@ -136,6 +137,10 @@ class SimulatedMachine:
     def channel(self, name: str) -> Path:
         """Refuse: nobody would answer on a simulated guest's channel."""
         raise CommandRefused(f'The simulated guest {self._vm.name} has no channel "{name}".')
+
+    def storage(self) -> Storage:
+        """Refuse: a simulated machine has no disks."""
+        raise Unsupported(f"The simulated VM {self._vm.name} has no disks.")
 
     def inspection(self) -> SimulatedInspection:
         """See `ports.Machine.inspection`."""

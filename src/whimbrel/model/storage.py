@@ -1,0 +1,100 @@
+"""The nouns of storage on the move: images, copies on their way, and where a copy goes."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image of a disk's chain.
+
+    Attributes:
+        path: Where it lies, as its hypervisor names it.
+        format: "raw" or "qcow2".
+        allocated: Bytes that it takes; 0 where that is not told.
+    """
+
+    path: str
+    format: str
+    allocated: int
+
+
+@dataclass(frozen=True)
+class DiskFacts:
+    """One disk of a running VM, as its hypervisor sees it.
+
+    Attributes:
+        name: The disk's name in the VM.
+        size: Virtual bytes.
+        chain: Its images, the one that is written to first, then what it rests on.
+        read_only: Whether the guest may not write to it.
+        busy: What works on it already (a mirror, a backup), in words; empty: nothing.
+    """
+
+    name: str
+    size: int
+    chain: tuple[Image, ...]
+    read_only: bool = False
+    busy: str = ""
+
+    @property
+    def top(self) -> Image:
+        """The image that is written to."""
+        return self.chain[0]
+
+    @property
+    def allocated(self) -> int:
+        """Bytes that all its images take together, at most its size."""
+        return min(self.size, sum(image.allocated for image in self.chain))
+
+
+class Extent(StrEnum):
+    """How much of a chain is copied."""
+
+    WHOLE = "whole"  # everything, into one image
+    TOP = "top"  # the image that is written to; what it rests on is there already
+
+
+class CopyMode(StrEnum):
+    """What happens to a block that the guest writes while a copy is made.
+
+    QEMU's MirrorCopyMode: `background` sends it again later; `write-blocking` sends it at once
+    and lets the guest wait, so that what is left can only shrink.
+    """
+
+    BACKGROUND = "background"
+    WRITE_BLOCKING = "write-blocking"
+
+
+@dataclass(frozen=True)
+class ImagePlace:
+    """A new image on the same host into which a disk is copied.
+
+    Attributes:
+        path: Where it lies; as `Disk.path`.
+        format: "raw" or "qcow2".
+        cache: QEMU's cache mode, as `Disk.cache`.
+    """
+
+    path: str
+    format: str
+    cache: str = "none"
+
+
+@dataclass(frozen=True)
+class Copying:
+    """How far the copy of one disk is.
+
+    Attributes:
+        done: Bytes copied so far, those again and again included.
+        left: Bytes that still differ.
+        ready: Whether it was once the same, and follows every write since.
+        mode: What happens to blocks that are written now.
+        failure: Why it ended; empty while it goes on, and when it was let go.
+    """
+
+    done: int
+    left: int
+    ready: bool = False
+    mode: CopyMode = CopyMode.BACKGROUND
+    failure: str = ""
