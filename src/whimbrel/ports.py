@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from whimbrel.model.inventory import Capability, MigrationAddress, Vm
+from whimbrel.model.inventory import Capability, Disk, MigrationAddress, Vm
 from whimbrel.model.journal import Entry
 from whimbrel.model.method import Tuning
 from whimbrel.model.migration import Action, Event, Phase
-from whimbrel.model.storage import Copying, DiskFacts, Extent, ImagePlace
+from whimbrel.model.storage import Copying, DiskFacts, Extent
 
 
 @dataclass(frozen=True)
@@ -162,15 +162,16 @@ class Storage(Protocol):
     async def mirror(
         self,
         disk: str,
-        place: MigrationAddress | ImagePlace,
+        place: MigrationAddress | Disk,
         extent: Extent,
         rate: float | None = None,
     ) -> Mirror:
-        """Begin to copy a disk to where it is exported, or into a new image of this host.
+        """Begin to copy a disk to where it is exported, or into another image on this host.
 
-        The place must be as large as the disk, and read as zeros where nothing was written
-        (`Extent.WHOLE`) or as what the disk rests on (`Extent.TOP`). `rate` limits bytes per
-        second. After a failure nothing of the copy is left.
+        The other image is given as the disk that it will be. The place must be as large as the
+        disk, and read as zeros where nothing was written (`Extent.WHOLE`) or as what the disk
+        rests on (`Extent.TOP`). `rate` limits bytes per second. After a failure nothing of the
+        copy is left.
         """
 
     async def release(self) -> None:

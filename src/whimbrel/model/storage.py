@@ -67,21 +67,6 @@ class CopyMode(StrEnum):
 
 
 @dataclass(frozen=True)
-class ImagePlace:
-    """A new image on the same host into which a disk is copied.
-
-    Attributes:
-        path: Where it lies; as `Disk.path`.
-        format: "raw" or "qcow2".
-        cache: QEMU's cache mode, as `Disk.cache`.
-    """
-
-    path: str
-    format: str
-    cache: str = "none"
-
-
-@dataclass(frozen=True)
 class Copying:
     """How far the copy of one disk is.
 

@@ -20,7 +20,7 @@ from dataclasses import replace
 from typing import Any
 
 from whimbrel.errors import CommandRefused, HostError, Unsupported
-from whimbrel.hypervisors.qemu.block_nodes import image_node
+from whimbrel.hypervisors.qemu.block_devices import block_nodes
 from whimbrel.hypervisors.qemu.monitor import Events, Monitor
 from whimbrel.hypervisors.qemu.storage_translate import (
     PREFIX,
@@ -35,13 +35,12 @@ from whimbrel.hypervisors.qemu.storage_translate import (
     speed,
     top_node,
 )
-from whimbrel.model.inventory import MigrationAddress
+from whimbrel.model.inventory import Disk, MigrationAddress
 from whimbrel.model.storage import (
     Copying,
     CopyMode,
     DiskFacts,
     Extent,
-    ImagePlace,
 )
 
 PORTS = range(49152, 49216)
@@ -107,12 +106,12 @@ class QemuMirror:
         if job is None or not job.get("ready"):
             raise HostError(self._not_whole(str(job.get("error", "")) if job else ""))
         await self._conclude("block-job-cancel", {"device": job_of(self.disk), "force": False})
-        await self._remove(self._place)
+        await remove_nodes(self._monitor, self._place)
 
     async def pivot(self) -> None:
         """See `ports.Mirror.pivot`."""
         await self._conclude("job-complete", {"id": job_of(self.disk)})
-        await self._remove(self._source)
+        await remove_nodes(self._monitor, self._source)
 
     async def abandon(self) -> None:
         """See `ports.Mirror.abandon`."""
@@ -120,7 +119,7 @@ class QemuMirror:
             return
         await _give_up(self._monitor, job_of(self.disk), self._place)
         self._gone = True
-        await self._remove(self._place)
+        await remove_nodes(self._monitor, self._place)
 
     async def _job(self) -> Mapping[str, Any] | None:
         return None if self._gone else await _find(self._monitor, job_of(self.disk))
@@ -141,13 +140,8 @@ class QemuMirror:
         self._last = copying_from(job, self._mode)
         self._gone = True
         if self._last.failure:
-            await self._remove(self._place)
+            await remove_nodes(self._monitor, self._place)
             raise HostError(self._not_whole(self._last.failure))
-
-    async def _remove(self, node: str) -> None:
-        # It stays where something else still uses it, and where it was not added by name.
-        with suppress(CommandRefused):
-            await self._monitor.execute("blockdev-del", {"node-name": node})
 
     def _not_whole(self, why: str) -> str:
         return f"The copy of disk {self.disk} is not whole: {why or 'it is not in step yet'}."
@@ -211,20 +205,20 @@ class QemuStorage:
     async def mirror(
         self,
         disk: str,
-        place: MigrationAddress | ImagePlace,
+        place: MigrationAddress | Disk,
         extent: Extent,
         rate: float | None = None,
     ) -> QemuMirror:
         """See `ports.Storage.mirror`."""
         source = await self._node(disk)
         name = f"{PREFIX}{secrets.token_hex(4)}"
-        await self._monitor.execute("blockdev-add", await self._place(name, disk, place))
         arguments = mirror_arguments(job_of(disk), source, name, extent, rate)
         try:
+            for node in await self._nodes(name, disk, place):
+                await self._monitor.execute("blockdev-add", node)
             await self._monitor.execute("blockdev-mirror", arguments)
         except BaseException:
-            with suppress(CommandRefused):
-                await self._monitor.execute("blockdev-del", {"node-name": name})
+            await remove_nodes(self._monitor, name)
             raise
         return QemuMirror(self._monitor, disk, name, source)
 
@@ -240,16 +234,15 @@ class QemuStorage:
         for node in await self._monitor.execute("query-named-block-nodes", {"flat": True}):
             name = str(node["node-name"])
             if name.startswith(PREFIX) and name not in used:
-                with suppress(CommandRefused):
-                    await self._monitor.execute("blockdev-del", {"node-name": name})
+                await remove_nodes(self._monitor, name)
 
-    async def _place(
-        self, name: str, disk: str, place: MigrationAddress | ImagePlace
-    ) -> dict[str, Any]:
-        if isinstance(place, ImagePlace):
-            return image_node(name, place.path, place.format, cache=place.cache)
+    async def _nodes(
+        self, name: str, disk: str, place: MigrationAddress | Disk
+    ) -> Sequence[Mapping[str, Any]]:
+        if isinstance(place, Disk):
+            return block_nodes(replace(place, name=name))
         credentials = await self._credentials(self._monitor, place, "client")
-        return client_node(name, disk, place, credentials)
+        return [client_node(name, disk, place, credentials)]
 
     async def _node(self, disk: str) -> str:
         device = device_of(await self._monitor.execute("query-block"), disk)
@@ -271,6 +264,13 @@ class QemuStorage:
             else:
                 return port
         raise CommandRefused("No port was given for the disks' export.")
+
+
+async def remove_nodes(monitor: Monitor, name: str) -> None:
+    """Close a disk's nodes; one stays that is in use, or was not added by its name."""
+    for node in (name, f"{name}-file"):
+        with suppress(CommandRefused):
+            await monitor.execute("blockdev-del", {"node-name": node})
 
 
 async def _find(monitor: Monitor, job: str) -> Mapping[str, Any] | None:

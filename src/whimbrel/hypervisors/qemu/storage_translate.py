@@ -119,7 +119,8 @@ def disks_from(
 def device_of(devices: Sequence[Mapping[str, Any]], name: str) -> Mapping[str, Any] | None:
     """Find a disk's device in query-block: by the device's name, as a copy renames the node."""
     for device in devices:
-        if name in str(device.get("qdev", "")).split("/") or device.get("device") == name:
+        plugged = str(device.get("qdev", "")).split("/")
+        if f"disk-{name}" in plugged or name in plugged or device.get("device") == name:
             return device
     return None
 
