@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from whimbrel.model.method import Compression
+from whimbrel.model.method import Compression, StreamKind
 from whimbrel.model.units import PAGE
 
 V = TypeVar("V")
@@ -236,6 +236,9 @@ class Survey:
         destination: The host the guest goes to.
         shared_cores: Idle cores that both hosts draw on, where they are one machine (a lab);
             None where each has its own.
+        pace: By what a page takes longer, where cores and not the link decide, than its parts
+            did when each was timed alone; by kind of stream. Learnt from past moves, 1 where
+            there were none.
     """
 
     memory: MemoryProfile
@@ -243,6 +246,7 @@ class Survey:
     source: HostProfile = HostProfile()
     destination: HostProfile = HostProfile()
     shared_cores: float | None = None
+    pace: Mapping[StreamKind, float] = field(default_factory=dict)
 
 
 def _nearest(known: Mapping[Compression, V], wanted: Compression, otherwise: V) -> V:

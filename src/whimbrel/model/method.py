@@ -79,6 +79,14 @@ class Compression:
     level: int = 1
 
 
+class StreamKind(StrEnum):
+    """Kinds of stream whose pages take different ways through a host's cores."""
+
+    PLAIN = "plain"
+    CHANNELS = "channels"
+    COMPRESSED = "compressed"
+
+
 class Postcopy(StrEnum):
     """Whether, and how, the guest may continue at the destination before all memory is there."""
 
@@ -114,6 +122,8 @@ class Tuning:
         prepared_memory: Prepare the destination's memory first; None takes it as it comes.
         free_page_hints: Do not send memory that the guest's kernel calls free.
         encrypted: Send it through TLS, with what the `MigrationAddress` brings for it.
+        pause_before_switchover: Stand still before switchover until `Proceed`, so that what
+            travels beside memory can be made whole.
     """
 
     transport: Transport = Transport.TCP
@@ -129,6 +139,14 @@ class Tuning:
     prepared_memory: PreparedMemory | None = None
     free_page_hints: bool = False
     encrypted: bool = False
+    pause_before_switchover: bool = False
+
+    @property
+    def stream(self) -> StreamKind:
+        """Which kind of stream it is."""
+        if self.channels is None:
+            return StreamKind.PLAIN
+        return StreamKind.COMPRESSED if self.compression else StreamKind.CHANNELS
 
     @property
     def needs(self) -> frozenset[Capability]:
@@ -146,6 +164,7 @@ class Tuning:
             Capability.PREPARED_MEMORY: self.prepared_memory is not None,
             Capability.FREE_PAGE_HINTS: self.free_page_hints,
             Capability.TLS_PSK: self.encrypted,
+            Capability.PAUSE_BEFORE_SWITCHOVER: self.pause_before_switchover,
         }
         codec = {self.compression.codec.capability} if self.compression else set()
         return frozenset({capability for capability, needed in wanted.items() if needed} | codec)

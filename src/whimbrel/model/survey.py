@@ -35,6 +35,7 @@ class HostFacts:
     Attributes:
         cores: Number of online cores.
         available_memory: Bytes that can be had without swapping (MemAvailable).
+        memory: Bytes in all (MemTotal); 0: not known.
         huge_page: Bytes of a huge page; 0: none.
         free_huge_pages: Reserved huge pages that nobody uses.
         nodes: The NUMA nodes.
@@ -42,6 +43,7 @@ class HostFacts:
 
     cores: int = 1
     available_memory: int = 0
+    memory: int = 0
     huge_page: int = 0
     free_huge_pages: int = 0
     nodes: tuple[NumaNode, ...] = ()

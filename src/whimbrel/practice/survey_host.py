@@ -67,6 +67,7 @@ def facts() -> HostFacts:
     return HostFacts(
         cores=len(os.sched_getaffinity(0)),
         available_memory=figures.get("MemAvailable", 0),
+        memory=figures.get("MemTotal", 0),
         huge_page=figures.get("Hugepagesize", 0),
         free_huge_pages=figures.get("HugePages_Free", 0),
         nodes=tuple(_node(folder) for folder in sorted(_NODES.glob("node[0-9]*"))),

@@ -8,13 +8,13 @@ moves in which nothing had to be corrected: few moves correct little, one outlie
 """
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from whimbrel.model.memory import HostProfile, LinkProfile, Survey
-from whimbrel.model.method import Postcopy, Transport, Tuning
+from whimbrel.model.method import Postcopy, StreamKind, Transport, Tuning
 from whimbrel.model.prediction import Course
 from whimbrel.model.record import MoveRecord
 from whimbrel.theory.rules import QemuRules
@@ -64,6 +64,7 @@ class Corrections:
         source_page: Factor on the source's CPU seconds per page with content.
         destination_page: Factor on the destination's.
         first_touch: Factor on the extra seconds of a destination page's first touch.
+        pace: Factor on what a page takes where cores decide, by kind of stream.
     """
 
     moves: int = 0
@@ -75,6 +76,7 @@ class Corrections:
     source_page: float = 1.0
     destination_page: float = 1.0
     first_touch: float = 1.0
+    pace: Mapping[StreamKind, float] = field(default_factory=dict)
 
     def on(self, survey: Survey) -> Survey:
         """Return a survey with everything corrected."""
@@ -83,6 +85,7 @@ class Corrections:
             link=self.on_link(survey.link),
             source=self.on_source(survey.source),
             destination=self.on_destination(survey.destination),
+            pace=self.pace,
         )
 
     def on_link(self, link: LinkProfile) -> LinkProfile:
@@ -150,6 +153,7 @@ def calibrate(
         source_page=_settled([_source_page(each) for each in past]),
         destination_page=receiving,
         first_touch=_settled([_first_touch(each, receiving) for each in past]),
+        pace=_paces(past),
     )
 
 
@@ -217,18 +221,50 @@ def _within(factor: float) -> float:
 
 def _link(past: _Past) -> float | None:
     """Return the share of the goodput that the move got, where it wanted all of it."""
-    survey, course = past.survey, past.course
-    tuning, seen = past.record.tuning, past.record.observed
-    if tuning.as_qemu_comes or tuning.bandwidth_limit is not None:
+    flows = _flows(past)
+    if flows is None or past.record.observed.wire_bytes is None:
         return None
-    if seen.total_time is None or seen.wire_bytes is None:
+    expected, spent, share = flows
+    if share < LINK_BOUND:
         return None
-    flowing = course.total_time - survey.source.setup_seconds
-    spent = seen.total_time - survey.source.setup_seconds
+    return (past.record.observed.wire_bytes / spent) / (past.course.wire_bytes / expected)
+
+
+def _pace(past: _Past) -> float | None:
+    """Return observed over expected seconds per byte of a move for which cores decided."""
+    flows = _flows(past)
+    if flows is None or past.record.observed.wire_bytes is None or not past.course.wire_bytes:
+        return None
+    expected, spent, share = flows
+    if share >= LINK_BOUND or past.record.observed.wire_bytes == 0:
+        return None
+    return (spent / past.record.observed.wire_bytes) / (expected / past.course.wire_bytes)
+
+
+def _paces(past: Sequence[_Past]) -> dict[StreamKind, float]:
+    """Return the factor of each kind of stream that past moves say something about."""
+    found: dict[StreamKind, list[float | None]] = {}
+    for each in past:
+        if (factor := _pace(each)) is not None:
+            found.setdefault(each.record.tuning.stream, []).append(factor)
+    return {kind: _settled(factors) for kind, factors in found.items()}
+
+
+def _flows(past: _Past) -> tuple[float, float, float] | None:
+    """Return expected and observed seconds in which memory flowed, and how full the link was.
+
+    The last is the expected share of its goodput; None where a limit decided.
+    """
+    survey, tuning = past.survey, past.record.tuning
+    seen = past.record.observed.total_time
+    if tuning.as_qemu_comes or tuning.bandwidth_limit is not None or seen is None:
+        return None
+    expected = past.course.total_time - survey.source.setup_seconds
+    spent = seen - survey.source.setup_seconds
+    if min(expected, spent) <= 0:
+        return None
     goodput = survey.link.goodput_for(tuning.channels or 1)
-    if min(flowing, spent) <= 0 or course.wire_bytes < LINK_BOUND * goodput * flowing:
-        return None
-    return (seen.wire_bytes / spent) / (course.wire_bytes / flowing)
+    return expected, spent, past.course.wire_bytes / (goodput * expected)
 
 
 def _stop(past: _Past) -> float | None:

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from whimbrel.model.method import Settings
+from whimbrel.model.method import Method, Settings
 from whimbrel.model.plan import Candidate, Certificate, Forecast, Plan, Pucker, Rejection, Wish
 from whimbrel.model.prediction import Prediction, Verdict
 from whimbrel.theory.advice import advise
-from whimbrel.theory.candidates import aids, variants
+from whimbrel.theory.candidates import aids, candidates, variants, within_wish
 from whimbrel.theory.certificate import certify
 from whimbrel.theory.choose import CLOSE, Choice, choose, figure
 from whimbrel.theory.explain import described, measured
@@ -35,7 +35,12 @@ LEADERS = 4
 
 
 def plan_move(
-    situation: Situation, settings: Settings, wish: Wish, *, generator: np.random.Generator
+    situation: Situation,
+    settings: Settings,
+    wish: Wish,
+    *,
+    generator: np.random.Generator,
+    method: Method | None = None,
 ) -> Plan:
     """Return what to do about one guest, with everything that speaks for and against it.
 
@@ -44,12 +49,19 @@ def plan_move(
         settings: What a person set for all methods.
         wish: What is to be small, and the limits.
         generator: The only source of randomness; the same state leads to the same plan.
+        method: The one that a person named, taken as it is; None or `auto`: all are weighed.
     """
     work = _Work(situation, wish, int(generator.integers(2**63)))
-    possible, rejected = variants(situation, settings, wish)
-    coarse = work.foreseen(possible, COARSE)
-    helped, helpless = aids(situation, wish, coarse)
-    coarse += work.foreseen(helped, COARSE)
+    helpless: tuple[Rejection, ...] = ()
+    if method is None or method is Method.AUTO:
+        possible, rejected = variants(situation, settings, wish)
+        coarse = work.foreseen(possible, COARSE)
+        helped, helpless = aids(situation, wish, coarse)
+        coarse += work.foreseen(helped, COARSE)
+    else:
+        allowed = within_wish(situation, settings, wish)
+        possible, rejected = candidates(allowed, situation.source, situation.destination, (method,))
+        coarse = work.foreseen(possible, COARSE)
     choice, beaten = work.chosen(coarse)
     choice, certificate = work.certified(choice)
     refused = (*rejected, *helpless, *choice.rejected, *beaten)

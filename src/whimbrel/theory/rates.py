@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from whimbrel.model.memory import HostProfile, Survey
-from whimbrel.model.method import Compression, Transport, Tuning
+from whimbrel.model.method import Compression, StreamKind, Transport, Tuning
 from whimbrel.model.units import PAGE
 from whimbrel.theory.arrays import Floats, Ints
 from whimbrel.theory.draws import Draws
@@ -134,11 +134,11 @@ def _touch(survey: Survey, tuning: Tuning) -> float:
     return 0.0 if tuning.prepared_memory else survey.destination.touch_seconds
 
 
-def _cost(goodput: Floats, wire: Floats | float, *stages: Floats) -> PageCost:
+def _cost(goodput: Floats, wire: Floats | float, *stages: Floats, pace: float = 1.0) -> PageCost:
     size = np.broadcast_to(np.asarray(wire, dtype=np.float64), goodput.shape)
     seconds = size / goodput
     for stage in stages:
-        seconds = np.maximum(seconds, stage)
+        seconds = np.maximum(seconds, stage * pace)
     return PageCost(seconds, size, size)
 
 
@@ -152,9 +152,10 @@ def _plain(survey: Survey, tuning: Tuning, draws: Draws) -> Costs:
     whole = PAGE_HEADER + PAGE
     delta = survey.memory.delta_bytes if survey.memory.delta_bytes is not None else PAGE
     encode = survey.source.difference_seconds * draws.source_cost
+    pace = survey.pace.get(StreamKind.PLAIN, 1.0)
     return Costs(
-        first=_cost(draws.goodput, whole, source, touched),
-        later=_cost(draws.goodput, whole, source, receive),
+        first=_cost(draws.goodput, whole, source, touched, pace=pace),
+        later=_cost(draws.goodput, whole, source, receive, pace=pace),
         difference=_cost(draws.goodput, min(DIFFERENCE_HEADER + delta, whole), encode),
         zero=_cost(draws.goodput, ZERO_PAGE, scan),
         zero_cpu=scan,
@@ -175,11 +176,13 @@ def _channels(
     there = min(channels, _idle(survey, survey.destination))
     feed = survey.source.feed_seconds * draws.source_cost
     scan = _zero_scan(survey, draws)
+    pace = survey.pace.get(tuning.stream, 1.0)
 
     def page(ratio: Floats, placing: Floats) -> PageCost:
         wire = ratio * PAGE + CHANNEL_HEADER
         both = _together(survey, source + placing)
-        cost = _cost(draws.goodput, wire, source / here, placing / there, feed, both)
+        stages = (source / here, placing / there, feed, both)
+        cost = _cost(draws.goodput, wire, *stages, pace=pace)
         raw = np.full_like(wire, PAGE + CHANNEL_HEADER)
         return replace(cost, counted=raw) if rules.raw_accounting else cost
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from unit.records import SURVEY, moved, seen
 from unit.theory.guests import KVM
 from whimbrel.model.memory import Survey
-from whimbrel.model.method import Method
+from whimbrel.model.method import Method, Settings, StreamKind, tuning_for
 from whimbrel.model.outcome import Ending
 from whimbrel.model.record import MoveRecord
 from whimbrel.theory.calibrate import WIDEST, Corrections, calibrate
@@ -24,6 +24,7 @@ def learn(*records: MoveRecord, before: float = 2000.0) -> Corrections:
 def factors(corrections: Corrections) -> dict[str, float]:
     found = asdict(corrections)
     del found["moves"]
+    found |= {f"pace of {kind}": value for kind, value in found.pop("pace").items()}
     # Seconds that are added, told as factors of one second.
     return found | {name: 1.0 + found[name] for name in ("load", "start")}
 
@@ -51,6 +52,19 @@ def test_a_link_that_gives_less_than_its_goodput_is_found() -> None:
     found = learn(*[moved(truth=truth(link=0.8))] * MOVES)
     assert found.link == pytest.approx(0.8, rel=0.02)
     assert found.moves == MOVES
+
+
+def test_cores_that_take_longer_together_than_each_part_alone_are_found_by_kind() -> None:
+    fast = replace(SURVEY, link=replace(SURVEY.link, goodput={1: 1e11, 2: 1e11}))
+    slow = replace(fast, pace={StreamKind.CHANNELS: 1.5})
+    record = moved(method=Method.MULTICHANNEL, survey=fast, truth=slow)
+    found = learn(*[record] * MOVES)
+    assert found.pace == pytest.approx({StreamKind.CHANNELS: 1.5}, rel=0.05)
+    assert found.link == 1.0
+    for method, changed in ((Method.MULTICHANNEL, True), (Method.TCP, False)):
+        tuning = tuning_for(method, Settings())
+        before, after = (simulate(each, tuning, KVM) for each in (fast, found.on(fast)))
+        assert (after.total_time > 1.2 * before.total_time) is changed
 
 
 def test_one_correction_makes_the_next_prediction_right() -> None:

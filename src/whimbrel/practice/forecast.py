@@ -1,0 +1,158 @@
+"""What is said of a real move before it begins: a survey, what past moves teach, and a plan.
+
+    survey of guest, link, hosts ──► corrected by past moves ──► theory.planning ──► Foreseen
+                                     bands stretched likewise
+
+Every figure comes from before the move it speaks of. Nothing is changed on either host, and the
+guest is not disturbed (docs/survey.md).
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from whimbrel.model.inventory import Capability
+from whimbrel.model.memory import LinkProfile
+from whimbrel.model.method import Method, Settings
+from whimbrel.model.plan import Forecast, Plan, Wish
+from whimbrel.model.record import MoveRecord
+from whimbrel.model.survey import Depth, Surveyed
+from whimbrel.ports import Hypervisor, Machine
+from whimbrel.practice.survey import COMPRESSIONS, HostProbe, LinkProbe, Subject, survey
+from whimbrel.theory.calibrate import LAST, learnt
+from whimbrel.theory.planning import plan_move
+from whimbrel.theory.pucker import headroom_left
+from whimbrel.theory.rules import QemuRules
+from whimbrel.theory.situation import Earlier, Situation
+from whimbrel.theory.stretching import stretch_for, stretched
+
+TOLERATED = 1.0
+"""Seconds of standing still that a guest's clients are taken to tolerate: vMotion's goal is
+0.5 s, and a TCP peer first retransmits after 1 s (RFC 6298)."""
+
+STREAMS = (1, 2)
+"""Numbers of streams that the link is probed with."""
+
+
+Abilities = frozenset[Capability]
+
+
+@dataclass(frozen=True)
+class Outset:
+    """Everything that a forecast is made from.
+
+    Attributes:
+        machine: The guest's machine at the source.
+        source: The host it runs on.
+        destination: The host it shall run on.
+        here: Probes the source.
+        there: Probes the destination.
+        link: Probes the migration network; None: `assumed` stands for it.
+        assumed: What the link is taken for where it is not probed.
+        version: The source's QEMU as it prints its version.
+        settings: What a person set for all methods.
+        wish: What is wanted, and the limits.
+        method: The one that a person named; `auto` weighs all.
+        depth: How deep to survey.
+        past: Moves that are over, in the order of time.
+        earlier: What was seen of this guest before.
+        tolerance: Seconds of standing still that its clients tolerate.
+    """
+
+    machine: Machine
+    source: Hypervisor
+    destination: Hypervisor
+    here: HostProbe
+    there: HostProbe
+    link: LinkProbe | None
+    version: str
+    wish: Wish
+    settings: Settings = Settings()
+    method: Method = Method.AUTO
+    depth: Depth = Depth.DEFAULT
+    assumed: LinkProfile = field(default_factory=lambda: LinkProfile({1: 1.25e8}, error=0.5))
+    past: Sequence[MoveRecord] = ()
+    earlier: Sequence[Earlier] = ()
+    tolerance: float = TOLERATED
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """What was found and said.
+
+    Attributes:
+        surveyed: As it was measured, uncorrected.
+        situation: What the plan was made from.
+        plan: The plan; the intervals of its chosen way are as wide as past errors ask for.
+    """
+
+    surveyed: Surveyed
+    situation: Situation
+    plan: Plan
+
+
+async def foresee(outset: Outset, generator: np.random.Generator) -> Foreseen:
+    """Survey, predict and plan one move.
+
+    Args:
+        outset: The guest, the hosts and the wish.
+        generator: The only source of randomness.
+
+    Raises:
+        HostError: A host cannot be reached, or the guest can neither be looked into nor counted.
+    """
+    channels = (*STREAMS, outset.settings.channels)
+    subject = Subject(
+        outset.machine.inspection(),
+        outset.link,
+        outset.here,
+        outset.there,
+        assumed_link=outset.assumed,
+        streams=tuple(dict.fromkeys(channels)),
+        compressions=tuple(dict.fromkeys((outset.settings.compression, *COMPRESSIONS))),
+    )
+    surveyed = await survey(subject, outset.depth, generator=generator)
+    here, there = await asyncio.gather(
+        outset.source.capabilities(), outset.destination.capabilities()
+    )
+    return await asyncio.to_thread(_planned, outset, surveyed, (here, there), generator)
+
+
+def _planned(
+    outset: Outset,
+    surveyed: Surveyed,
+    abilities: tuple[Abilities, Abilities],
+    generator: np.random.Generator,
+) -> Foreseen:
+    vm = outset.machine.vm
+    rules = QemuRules.named(outset.version, vm.accelerator)
+    names = (outset.source.name, outset.destination.name)
+    corrections = learnt(outset.past, *names, surveyed.survey.link, rules)
+    facts = surveyed.destination_facts
+    situation = Situation(
+        corrections.on(surveyed.survey),
+        source=abilities[0],
+        destination=abilities[1],
+        rules=rules,
+        hints=vm.free_page_hints,
+        tolerance=outset.tolerance,
+        headroom=headroom_left(facts.available_memory, vm.memory, facts.memory or vm.memory),
+        earlier=tuple(outset.earlier),
+    )
+    plan = plan_move(
+        situation, outset.settings, outset.wish, generator=generator, method=outset.method
+    )
+    between = [each for each in outset.past if (each.source, each.destination) == names][-LAST:]
+    return Foreseen(surveyed, situation, _stretched(plan, between))
+
+
+def _stretched(plan: Plan, past: Sequence[MoveRecord]) -> Plan:
+    """Return a plan whose chosen way has intervals as wide as past errors ask for."""
+    if plan.chosen is None:
+        return plan
+    said = plan.chosen.prediction
+    wider = stretched(said, stretch_for(past, said.tuning))
+    first = Forecast(plan.chosen.candidate, wider)
+    return replace(plan, ranking=(first, *plan.ranking[1:]))
