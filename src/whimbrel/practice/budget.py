@@ -1,0 +1,128 @@
+"""`--cpu-budget`: the threads that move a guest use so many cores at most, on both hosts.
+
+The hosts hold them (sites/onsite/budget.py) for a lease that is renewed while the move runs, so
+that nothing stays behind when whimbrel is gone.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from whimbrel.errors import ConfigError, HostError, WhimbrelError
+from whimbrel.ports import Machine, Site
+from whimbrel.practice.attend import Afoot
+
+LEASE = 12.0
+"""Seconds for which a host holds the threads without being asked again."""
+
+RENEW_EVERY = 3.0
+"""Seconds from one renewal to the next."""
+
+ANSWER_WITHIN = 5.0
+"""Seconds after which a host that does not answer is given up."""
+
+NO_PROCESS = "It is not known which process holds the guest; its CPU use is not limited."
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """What a move may use on one host.
+
+    Attributes:
+        site: The host.
+        cores: Cores' time that all its threads there may use together, above 0.
+        interface: The NIC the guest moves through there, empty where that does not matter.
+        vcpus: Threads of the vCPUs, needed where QEMU does not name its threads.
+    """
+
+    site: Site
+    cores: float
+    interface: str = ""
+    vcpus: tuple[int, ...] = ()
+
+
+class Budget:
+    """The `Attendant` that holds a move to its budget of cores.
+
+    Args:
+        source: What it may use at the source; None for as much as it likes.
+        destination: What it may use at the destination.
+        told: Hears in one sentence how the threads are held on each host.
+        lost: Hears why they can no longer be held.
+    """
+
+    def __init__(
+        self,
+        source: Allowance | None,
+        destination: Allowance | None,
+        *,
+        told: Callable[[str], None],
+        lost: Callable[[WhimbrelError], None],
+    ) -> None:
+        for each in (source, destination):
+            if each is not None and not each.cores > 0:
+                raise ConfigError(f"A CPU budget of {each.cores} cores is none.")
+        self._source = source
+        self._destination = destination
+        self._told = told
+        self._lost = lost
+
+    async def attend(self, afoot: Afoot) -> None:
+        """See `Attendant.attend`."""
+        pairs = ((self._source, afoot.source), (self._destination, afoot.destination))
+        held = [_Held(allowed, machine) for allowed, machine in pairs if allowed is not None]
+        try:
+            for each in held:
+                self._told(told(each.allowance, await each.renew()))
+            while held:
+                await asyncio.sleep(RENEW_EVERY)
+                await asyncio.gather(*(each.renew() for each in held))
+        finally:
+            await _release(held)
+
+    def failed(self, error: WhimbrelError) -> None:
+        """See `Attendant.failed`."""
+        self._lost(HostError(f"The CPU budget is no longer held. {error.what}", error.hint))
+
+
+class _Held:
+    def __init__(self, allowance: Allowance, machine: Machine) -> None:
+        if machine.pid is None:
+            raise HostError(f"{allowance.site.name}: {NO_PROCESS}")
+        self.allowance = allowance
+        self._pid = machine.pid
+
+    async def renew(self) -> dict[str, Any]:
+        asked = self.allowance
+        answer: dict[str, Any] = await asked.site.ask(
+            "confine",
+            within=ANSWER_WITHIN,
+            pid=self._pid,
+            cores=asked.cores,
+            lease=LEASE,
+            vcpus=list(asked.vcpus),
+            interface=asked.interface,
+        )
+        return answer
+
+    async def release(self) -> None:
+        # A host that cannot be reached undoes it by itself when the lease is over.
+        with suppress(HostError):
+            await self.allowance.site.ask("release_threads", within=ANSWER_WITHIN, pid=self._pid)
+
+
+async def _release(held: Sequence[_Held]) -> None:
+    await asyncio.gather(*(each.release() for each in held))
+
+
+def told(allowance: Allowance, answer: dict[str, Any]) -> str:
+    """Return in one sentence how a host holds the threads."""
+    cores = ", ".join(str(core) for core in answer["cores"])
+    words = f"{allowance.site.name}: the move may use {allowance.cores:g} cores (core {cores}"
+    if str(answer["means"]).startswith("cgroup"):
+        return f"{words}, held by a quota)"
+    if answer["nice"]:
+        return f"{words}, niceness {answer['nice']}; exact only beside others' work)"
+    return f"{words})"

@@ -1,0 +1,127 @@
+"""`--leave`: a share of the NICs stays for others while a guest is on its way.
+
+    counters of both hosts, a few times per second ──► theory.sharing ──► the migration's limit
+
+Storage that travels beside memory is not limited here, and counts as somebody else's traffic.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from whimbrel.errors import CommandRefused, ConfigError, HostError, ProtocolError, WhimbrelError
+from whimbrel.model.migration import Decision, Observation
+from whimbrel.ports import Site
+from whimbrel.practice.attend import Afoot
+from whimbrel.theory.sharing import Counted, Sharing, Traffic
+
+EVERY = 0.25
+"""Seconds from one look at the counters to the next."""
+
+ANSWER_WITHIN = 5.0
+"""Seconds after which a host that does not tell its counters is given up."""
+
+
+@dataclass(frozen=True)
+class End:
+    """One host's interface on the way of a move.
+
+    Attributes:
+        site: The host.
+        interface: The interface's name there, such as "eth0".
+        rate: What it carries each way, bytes per second.
+        receives: Whether the guest comes in here (the destination) or goes out (the source).
+    """
+
+    site: Site
+    interface: str
+    rate: float
+    receives: bool
+
+    async def counted(self) -> Counted:
+        """Return the bytes that went through in the move's direction, the move's own included.
+
+        Raises:
+            HostError: The host cannot be asked, or does not have the interface.
+        """
+        answer = await self.site.ask("counters", within=ANSWER_WITHIN)
+        return counted_in(answer, self.interface, receives=self.receives)
+
+
+def counted_in(answer: Mapping[str, Any], interface: str, *, receives: bool) -> Counted:
+    """Read one interface's counter in the answer of the question `counters`.
+
+    Raises:
+        ProtocolError: It is not there.
+    """
+    try:
+        figures = answer["interfaces"][interface]
+        return Counted(float(answer["at"]), int(figures["received" if receives else "sent"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ProtocolError(f"The counters of interface {interface} are not told.") from error
+
+
+class Leave:
+    """The `Attendant` that keeps a share of the NICs free for others.
+
+    Args:
+        left: The share that stays for others, 0.01 to 0.95.
+        ends: The interfaces that the move goes through.
+        told: Hears each new limit with its reason.
+        lost: Hears why the counters can no longer be followed; the last limit then stays.
+        most: What the move may send in any case, bytes per second; None for no such limit.
+    """
+
+    def __init__(
+        self,
+        left: float,
+        ends: Sequence[End],
+        *,
+        told: Callable[[Decision], None],
+        lost: Callable[[WhimbrelError], None],
+        most: float | None = None,
+    ) -> None:
+        if not ends:
+            raise ConfigError("No interface was named of which a share could be left.")
+        self._ends = tuple(ends)
+        self._told = told
+        self._lost = lost
+        self._sharing = Sharing(left, [end.rate for end in ends], most)
+
+    @property
+    def limit(self) -> float:
+        """What the move may send now, bytes per second: `send` it with this limit."""
+        return self._sharing.limit
+
+    async def attend(self, afoot: Afoot) -> None:
+        """See `Attendant.attend`; nothing is to undo, since a limit ends with its migration."""
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        await self._apply(afoot, self._sharing.begin(0.0))
+        while True:
+            await asyncio.sleep(EVERY)
+            seen = afoot.latest()
+            if seen is None:
+                continue
+            ends = await asyncio.gather(*(end.counted() for end in self._ends))
+            traffic = Traffic(clock() - began, _own(seen), tuple(ends))
+            decision = self._sharing.hear(traffic)
+            if decision is not None:
+                await self._apply(afoot, decision)
+
+    async def _apply(self, afoot: Afoot, decision: Decision) -> None:
+        try:
+            await afoot.migration.apply(decision.action)
+        except CommandRefused:
+            return  # the move was quicker
+        self._told(decision)
+
+    def failed(self, error: WhimbrelError) -> None:
+        """See `Attendant.failed`."""
+        what = f"The NICs can no longer be followed; the limit stays as it is. {error.what}"
+        self._lost(HostError(what, error.hint))
+
+
+def _own(seen: Observation) -> Counted:
+    return Counted(seen.at, seen.transferred)

@@ -1,0 +1,298 @@
+"""Holds the threads with which a QEMU moves its guest to so many cores, on its host.
+
+    names under /proc/PID/task/*/comm ──► threads of the move, as they appear
+       all of them ─► the cores with the least other load, near the NIC
+                   ─► a cgroup with a quota, where one can be made (version 2, else 1)
+                   ─► else niceness, where the budget is no whole number of cores
+
+vCPUs and the main loop are left alone, so the guest is never slowed. The main loop of a
+destination takes in a plain stream itself: one thread, one core at most. Everything is undone by
+`release_threads`, or by itself when the lease was not renewed.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+FOLLOW_EVERY = 0.02
+"""Seconds from one look for new threads to the next."""
+
+PERIOD = 20_000
+"""Microseconds of a cgroup's quota period: short, so that nothing stands still for long."""
+
+WEIGHT_STEP = 1.25
+"""Factor of a thread's weight from one niceness to the next (kernel/sched/core.c)."""
+
+_MOVES = re.compile(r"mig/|live_mig|multifd|postcopy/|return path|fault-|bg_snap")
+_VCPU = re.compile(r"CPU \d+/")
+
+
+def moving_threads(names: dict[int, str], pid: int, vcpus: tuple[int, ...] = ()) -> set[int]:
+    """Return the threads that work for a move.
+
+    Where QEMU names its threads (debug-threads=on), by their names; else all that are neither
+    the main loop nor one of `vcpus`, and none at all where those are not known either.
+    """
+    if any(_VCPU.match(name) for name in names.values()):
+        return {thread for thread, name in names.items() if _MOVES.match(name)}
+    return {thread for thread in names if thread != pid and thread not in vcpus} if vcpus else set()
+
+
+def niceness(cores: float) -> int:
+    """Return how nice threads on ceil(cores) cores must be to get `cores` beside others."""
+    share = cores / math.ceil(cores)
+    if share >= 1:
+        return 0
+    return min(19, max(1, round(math.log((1 - share) / share, WEIGHT_STEP))))
+
+
+def best_cores(
+    count: int, busy: dict[int, float], allowed: set[int], near: set[int]
+) -> tuple[int, ...]:
+    """Return `count` of the allowed cores: those near the NIC first, then the least busy."""
+    order = sorted(allowed, key=lambda core: (core not in near, busy.get(core, 0.0), core))
+    return tuple(sorted(order[: max(1, count)]))
+
+
+class Quota:
+    """A cgroup that holds threads to so many cores' time; OSError where it cannot be made."""
+
+    def __init__(self, pid: int, cores: float, root: Path = Path("/sys/fs/cgroup")) -> None:
+        lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+        places = dict(line.split(":", 2)[1:] for line in lines)
+        self._lent = False
+        quota = max(1000, round(cores * PERIOD))
+        cpu = next((names for names in places if "cpu" in names.split(",")), None)
+        if cpu is None:
+            self.means = "cgroup v2"
+            self._parent = root / places[""].lstrip("/")
+            self._threads = "cgroup.threads"
+            self._make_threaded(pid, f"{quota} {PERIOD}")
+        else:
+            self.means = "cgroup v1"
+            self._parent = root / cpu / places[cpu].lstrip("/")
+            self._threads = "tasks"
+            self._make(pid, (("cpu.cfs_period_us", f"{PERIOD}"), ("cpu.cfs_quota_us", f"{quota}")))
+
+    def _make(self, pid: int, values: tuple[tuple[str, str], ...]) -> None:
+        self._folder = self._parent / f"whimbrel-{pid}"
+        self._folder.mkdir(exist_ok=True)
+        try:
+            for name, value in values:
+                (self._folder / name).write_text(value)
+        except OSError:
+            self.remove()
+            raise
+
+    def _make_threaded(self, pid: int, limit: str) -> None:
+        if "cpu" not in (self._parent / "cgroup.controllers").read_text().split():
+            raise OSError(f"{self._parent} is not given the CPU controller")
+        self._make(pid, (("cgroup.type", "threaded"),))
+        try:
+            control = self._parent / "cgroup.subtree_control"
+            if "cpu" not in control.read_text().split():
+                control.write_text("+cpu")
+                self._lent = True
+            (self._folder / "cpu.max").write_text(limit)
+        except OSError:
+            self.remove()
+            raise
+
+    def take(self, thread: int) -> None:
+        """Hold a thread."""
+        (self._folder / self._threads).write_text(f"{thread}")
+
+    def remove(self) -> None:
+        """Give all threads back and remove the cgroup; harmless when it has gone."""
+        with suppress(OSError):
+            for thread in (self._folder / self._threads).read_text().split():
+                with suppress(OSError):
+                    (self._parent / self._threads).write_text(thread)
+        with suppress(OSError):
+            self._folder.rmdir()
+        if self._lent:
+            with suppress(OSError):
+                (self._parent / "cgroup.subtree_control").write_text("-cpu")
+
+
+class Confinement:
+    """One process whose moving threads are held to so many cores."""
+
+    def __init__(self, pid: int, cores: float, vcpus: tuple[int, ...], interface: str) -> None:
+        self._pid = pid
+        self._vcpus = vcpus
+        self._started = _started(pid)
+        allowed = os.sched_getaffinity(pid)
+        count = min(math.ceil(cores), len(allowed))
+        self.cores = best_cores(count, _busy(), allowed, _near(interface))
+        self._quota: Quota | None = None
+        with suppress(OSError, KeyError):
+            self._quota = Quota(pid, cores)
+        self.nice = 0 if self._quota else niceness(cores)
+        self._before: dict[int, tuple[set[int], int]] = {}
+        self._lock = threading.Lock()
+        self.until = math.inf
+        self._over = threading.Event()
+
+    @property
+    def means(self) -> str:
+        """What holds them."""
+        return self._quota.means if self._quota else "affinity"
+
+    @property
+    def threads(self) -> int:
+        """How many have been held so far."""
+        return len(self._before)
+
+    def look(self) -> bool:
+        """Hold what has appeared; tell whether the process is still there."""
+        with suppress(OSError):
+            if _started(self._pid) == self._started:
+                with self._lock:
+                    if not self._over.is_set():
+                        names = _names(self._pid)
+                        for thread in moving_threads(names, self._pid, self._vcpus):
+                            self._hold(thread)
+                return True
+        return False
+
+    def follow(self) -> None:
+        """Look again and again until released, or the lease is over, or the process gone."""
+        while not self._over.wait(FOLLOW_EVERY):
+            if time.monotonic() > self.until or not self.look():
+                break
+        self.release()
+
+    def _hold(self, thread: int) -> None:
+        if thread in self._before:
+            return
+        with suppress(OSError):
+            nice = os.getpriority(os.PRIO_PROCESS, thread)
+            self._before[thread] = (os.sched_getaffinity(thread), nice)
+            os.sched_setaffinity(thread, self.cores)
+            if self.nice > nice:
+                os.setpriority(os.PRIO_PROCESS, thread, self.nice)
+            if self._quota:
+                self._quota.take(thread)
+
+    def release(self) -> None:
+        """Undo everything; harmless when that is done."""
+        self._over.set()
+        with self._lock:
+            if self._quota:
+                self._quota.remove()
+            for thread, (cores, nice) in self._before.items():
+                with suppress(OSError):  # most of them ended with the move
+                    if _same_process(thread, self._pid):
+                        os.sched_setaffinity(thread, cores)
+                        os.setpriority(os.PRIO_PROCESS, thread, nice)
+
+
+_CONFINED: dict[int, Confinement] = {}
+_LOCK = threading.Lock()
+
+
+def confine(
+    pid: int, cores: float, lease: float, vcpus: tuple[int, ...] = (), interface: str = ""
+) -> dict[str, Any]:
+    """Hold a QEMU's moving threads, also those still to come, to so many cores.
+
+    Args:
+        pid: The process.
+        cores: How many cores' time they may use together, above 0.
+        lease: Seconds after which all is undone unless this is asked again.
+        vcpus: The threads of its vCPUs, for a QEMU that does not name its threads.
+        interface: The NIC of the move: cores near it are taken first.
+
+    Returns:
+        `means` (how they are held), `cores` (which), `nice`, and `threads` held so far.
+    """
+    with _LOCK:
+        held = _CONFINED.get(pid)
+        if held is None or not held.look():
+            held = Confinement(pid, cores, tuple(vcpus), interface)
+            _CONFINED[pid] = held
+            held.until = time.monotonic() + lease
+            held.look()
+            threading.Thread(target=held.follow, daemon=True).start()
+        held.until = time.monotonic() + lease
+    return {
+        "means": held.means,
+        "cores": list(held.cores),
+        "nice": held.nice,
+        "threads": held.threads,
+    }
+
+
+def release_threads(pid: int) -> int:
+    """Undo `confine`, and return how many threads had been held; 0 when there were none."""
+    with _LOCK:
+        held = _CONFINED.pop(pid, None)
+    if held is None:
+        return 0
+    held.release()
+    return held.threads
+
+
+def _started(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+
+
+def _names(pid: int) -> dict[int, str]:
+    names = {}
+    for folder in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(OSError):  # it has just ended
+            names[int(folder.name)] = (folder / "comm").read_text().rstrip("\n")
+    return names
+
+
+def _same_process(thread: int, pid: int) -> bool:
+    return Path(f"/proc/{pid}/task/{thread}").exists()
+
+
+def _ticks() -> dict[int, tuple[int, int]]:
+    """Return the idle and all ticks of each core since boot."""
+    found = {}
+    for line in Path("/proc/stat").read_text().splitlines():
+        words = line.split()
+        if re.fullmatch(r"cpu\d+", words[0] if words else ""):
+            ticks = [int(word) for word in words[1:9]]
+            found[int(words[0][3:])] = (ticks[3] + ticks[4], sum(ticks))
+    return found
+
+
+def _busy() -> dict[int, float]:
+    """Return the busy share of each core, from a tenth of a second."""
+    before = _ticks()
+    time.sleep(0.1)
+    after = _ticks()
+    both = before.keys() & after.keys()
+    spans = {core: after[core][1] - before[core][1] for core in both}
+    return {
+        core: 1 - (after[core][0] - before[core][0]) / spans[core] if spans[core] else 0.0
+        for core in both
+    }
+
+
+def _near(interface: str) -> set[int]:
+    """Return the cores of the NUMA node that an interface hangs on; empty: none is nearer."""
+    near: set[int] = set()
+    if "/" in interface or not interface:
+        return near
+    with suppress(OSError, ValueError):
+        node = int(Path(f"/sys/class/net/{interface}/device/numa_node").read_text())
+        listed = Path(f"/sys/devices/system/node/node{node}/cpulist").read_text().strip()
+        for part in filter(None, listed.split(",")):
+            first, _, last = part.partition("-")
+            near.update(range(int(first), int(last or first) + 1))
+    return near
+
+
+QUESTIONS = {"confine": confine, "release_threads": release_threads}

@@ -1,0 +1,176 @@
+"""How much of a NIC a move may use so that a share of it stays for others.
+
+    own bytes, all bytes at each end ──► what others use ──► limit of the move, with its reason
+
+The move never gets more than what is not left for others. Within what is left, others are free
+to come and go, and nothing changes. Where they use more than their share, the move gives way as
+far as its floor: half of what it may use at most. Below that nothing would be won, since a
+greedy TCP flow takes whatever another lets go of; whoever meets it there shares by TCP's rules.
+
+Stable by construction: what others use is total less own, whatever the limit is; it is averaged
+over a window, a band keeps the move from answering small changes, and it comes back slowly.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from whimbrel.errors import ConfigError
+from whimbrel.model.migration import Decision, SetBandwidthLimit
+from whimbrel.model.units import format_link
+
+WINDOW = 1.0
+"""Seconds over which traffic is averaged."""
+
+SHORTEST = 0.4
+"""Seconds of traffic that must have been seen before anything is concluded from it."""
+
+SETTLE = 0.5
+"""Seconds from one change of the limit to the next."""
+
+HEADERS = 1.05
+"""Bytes on the wire for one byte of the move: Ethernet, IP and TCP headers (1514/1448)."""
+
+GRACE = 0.05
+"""Share of the link by which others must exceed what is left for them before the move yields."""
+
+BAND = 0.03
+"""Share of the limit below which a change is not worth telling the hypervisor."""
+
+RISE = 0.05
+"""Share of the link by which the limit rises at most in one step."""
+
+LEAST, MOST = 0.01, 0.95
+"""Shares that can be left for others."""
+
+
+def parse_share(text: str) -> float:
+    """Read "30%" or "0.3" as 0.3; raise `ConfigError` outside of 1 % to 95 %."""
+    number = text.strip()
+    try:
+        share = float(number[:-1]) / 100 if number.endswith("%") else float(number)
+    except ValueError:
+        share = float("nan")
+    if not LEAST <= share <= MOST:
+        raise ConfigError(
+            f'"{text}" is no share of a NIC to leave for others.',
+            'Write a percentage from 1% to 95%, such as "30%".',
+        )
+    return share
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A counter that was read.
+
+    Attributes:
+        at: When, seconds of a clock of its own: only differences count.
+        bytes: What it stood at.
+    """
+
+    at: float
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What was seen at one moment.
+
+    Attributes:
+        at: Seconds since the request to move.
+        own: Bytes that the move has sent so far, as its hypervisor counts them.
+        ends: Bytes that went through the interface of each end in the move's direction.
+    """
+
+    at: float
+    own: Counted
+    ends: tuple[Counted, ...]
+
+
+class Sharing:
+    """The control of one move's bandwidth.
+
+    Args:
+        left: The share of the NICs that stays for others, 0.01 to 0.95.
+        links: The rate of each end's interface, bytes per second.
+        most: What the move may send in any case, bytes per second; None for no such limit.
+
+    Attributes:
+        limit: What it may send now, bytes per second.
+    """
+
+    def __init__(self, left: float, links: Sequence[float], most: float | None = None) -> None:
+        if not (LEAST <= left <= MOST and links and all(rate > 0 for rate in links)):
+            raise ConfigError("A share of a NIC needs a rate above 0 and 1 % to 95 % to leave.")
+        self._left = left
+        self._links = tuple(links)
+        self._most = float("inf") if most is None else most
+        self._seen: deque[Traffic] = deque()
+        self._yielding = False
+        self._changed = 0.0
+        self.limit = min(self._most, self._cap(min(self._links)))
+
+    @property
+    def floor(self) -> float:
+        """The limit that others cannot push the move below, bytes per second."""
+        return min(self._most, self._cap(min(self._links)) / 2)
+
+    def begin(self, at: float) -> Decision:
+        """Return the limit to begin with, before anything was seen."""
+        self._changed = at
+        link = format_link(min(self._links))
+        reason = f"{self._left:.0%} of {link} stays for others"
+        return Decision(SetBandwidthLimit(self.limit), reason, at)
+
+    def hear(self, traffic: Traffic) -> Decision | None:
+        """Take what was seen, and return a new limit where one is due."""
+        self._seen.append(traffic)
+        while len(self._seen) > 1 and traffic.at - self._seen[1].at >= WINDOW:
+            self._seen.popleft()
+        others = self._others()
+        if others is None or traffic.at - self._changed < SETTLE:
+            return None
+        wanted, reason = self._wanted(others)
+        step = min(wanted, self.limit + RISE * min(self._links))
+        if abs(step - self.limit) <= BAND * self.limit:
+            return None
+        self.limit = step
+        self._changed = traffic.at
+        return Decision(SetBandwidthLimit(step), reason, traffic.at)
+
+    def _cap(self, link: float) -> float:
+        return (1 - self._left) * link / HEADERS
+
+    def _others(self) -> tuple[float, ...] | None:
+        """Return what others use at each end, bytes per second; None before that can be told."""
+        first, last = self._seen[0], self._seen[-1]
+        if _apart(first.own, last.own) < SHORTEST:
+            return None
+        if any(_apart(*pair) < SHORTEST for pair in zip(first.ends, last.ends, strict=True)):
+            return None
+        own = _rate(first.own, last.own) * HEADERS
+        pairs = zip(first.ends, last.ends, strict=True)
+        return tuple(max(0.0, _rate(*pair) - own) for pair in pairs)
+
+    def _wanted(self, others: Sequence[float]) -> tuple[float, str]:
+        """Return the limit that what others use asks for, and why."""
+        used, link = max(zip(others, self._links, strict=True), key=lambda end: end[0] / end[1])
+        share = used / link
+        self._yielding = share > self._left + (0.0 if self._yielding else GRACE)
+        words = f"others use {share:.0%} of {format_link(link)}"
+        most = min(self._most, self._cap(min(self._links)))
+        if not self._yielding:
+            return most, f"{words}; {self._left:.0%} stays for them"
+        room = min((rate - use) / HEADERS for use, rate in zip(others, self._links, strict=True))
+        words += f", more than the {self._left:.0%} that is theirs"
+        if room < self.floor:
+            return self.floor, f"{words}; the move keeps to its floor of {format_link(self.floor)}"
+        return min(most, room), f"{words}; the move gives way"
+
+
+def _apart(first: Counted, last: Counted) -> float:
+    return last.at - first.at
+
+
+def _rate(first: Counted, last: Counted) -> float:
+    return (last.bytes - first.bytes) / (last.at - first.at)

@@ -1,0 +1,110 @@
+"""A share of the NICs is left for others while a move runs."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from unit.practice.fakes import FakeMachine, FakeMigration
+from whimbrel.errors import HostUnreachable, ProtocolError, WhimbrelError
+from whimbrel.model.migration import Decision, Observation, Phase, SetBandwidthLimit
+from whimbrel.practice import leave
+from whimbrel.practice.attend import Afoot, attended
+from whimbrel.practice.leave import End, Leave, counted_in
+
+RATE = 1e6
+
+
+@dataclass
+class Counting:
+    """A site whose interface carries so many bytes per second, told as often as asked."""
+
+    rate: float = 0.0
+    breaks_after: int = 10**9
+    name: str = "a"
+    folder: str = ""
+    asked: int = 0
+
+    async def ask(self, question: str, *, within: float = 60.0, **arguments: Any) -> Any:
+        assert question == "counters"
+        self.asked += 1
+        if self.asked > self.breaks_after:
+            raise HostUnreachable("the cable is gone")
+        at = self.asked * 0.25
+        figures = {"sent": round(self.rate * at), "received": round(self.rate * at)}
+        return {"at": at, "interfaces": {"eth0": figures}}
+
+    async def socket(self, path: str) -> Any:
+        raise AssertionError
+
+    async def close(self) -> None:
+        pass
+
+
+@dataclass
+class Heard:
+    decisions: list[Decision] = field(default_factory=list)
+    lost: list[WhimbrelError] = field(default_factory=list)
+    came: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def told(self, decision: Decision) -> None:
+        self.decisions.append(decision)
+        self.came.set()
+
+    def gone(self, error: WhimbrelError) -> None:
+        self.lost.append(error)
+        self.came.set()
+
+
+async def attend(
+    site: Counting, monkeypatch: pytest.MonkeyPatch, news: int
+) -> tuple[FakeMigration, Heard]:
+    """Attend a move until so many things were told."""
+    monkeypatch.setattr(leave, "EVERY", 0.05)
+    machine, heard = FakeMachine(), Heard()
+    migration = FakeMigration(machine, [])
+    began = asyncio.get_running_loop().time()
+
+    def latest() -> Observation:
+        at = asyncio.get_running_loop().time() - began
+        return Observation(at, Phase.PRECOPY, transferred=0)
+
+    ends = [End(site, "eth0", RATE, receives) for receives in (False, True)]
+    leaving = Leave(0.3, ends, told=heard.told, lost=heard.gone)
+    async with attended([leaving], Afoot(migration, machine, machine, latest)):
+        while len(heard.decisions) + len(heard.lost) < news:
+            heard.came.clear()
+            await heard.came.wait()
+    return migration, heard
+
+
+async def test_the_limit_leaves_the_share_from_the_first_moment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    migration, heard = await attend(Counting(), monkeypatch, 1)
+    [first] = migration.applied
+    assert isinstance(first, SetBandwidthLimit)
+    assert first.rate == pytest.approx(0.7 * RATE / 1.05)
+    assert [d.action for d in heard.decisions] == migration.applied
+    assert "30% of 8 Mbit/s stays for others" in heard.decisions[0].reason
+
+
+async def test_the_limit_follows_the_counters(monkeypatch: pytest.MonkeyPatch) -> None:
+    migration, heard = await attend(Counting(rate=2.5e6), monkeypatch, 2)
+    assert len(migration.applied) == 2
+    assert "others use" in heard.decisions[-1].reason
+
+
+async def test_counters_that_are_lost_are_told_and_the_limit_stays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    migration, heard = await attend(Counting(breaks_after=2), monkeypatch, 2)
+    assert len(migration.applied) == 1
+    assert "the limit stays as it is. the cable is gone" in heard.lost[0].what
+
+
+@pytest.mark.parametrize("answer", [{}, {"at": 1.0, "interfaces": {}}, {"at": None}])
+def test_an_interface_that_is_not_told_is_an_error(answer: dict[str, Any]) -> None:
+    with pytest.raises(ProtocolError, match="eth0"):
+        counted_in(answer, "eth0", receives=True)

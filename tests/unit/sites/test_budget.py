@@ -1,0 +1,227 @@
+"""Which threads of a QEMU are held to a budget, on which cores, and that all of it is undone."""
+
+import math
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from whimbrel.sites.onsite import budget
+from whimbrel.sites.onsite.budget import Quota, best_cores, moving_threads, niceness
+
+NAMED = {
+    7: "qemu-system-x86",
+    8: "CPU 0/TCG",
+    9: "IO io",
+    10: "mig/src/main",
+    11: "mig/src/send_0",
+    12: "mig/src/rp-thr",
+}
+
+
+def test_threads_that_are_named_are_told_by_their_names() -> None:
+    assert moving_threads(NAMED, 7) == {10, 11, 12}
+
+
+@pytest.mark.parametrize(
+    "name", ["mig/dst/recv_0", "live_migration", "multifdrecv_1", "return path", "postcopy/liste"]
+)
+def test_the_names_of_older_versions_are_known(name: str) -> None:
+    assert moving_threads({1: "qemu", 2: "CPU 0/KVM", 3: name}, 1) == {3}
+
+
+def test_without_names_all_but_vcpus_and_the_main_loop_are_taken() -> None:
+    unnamed = dict.fromkeys((7, 8, 9, 10), "qemu-system-x86")
+    assert moving_threads(unnamed, 7, (8,)) == {9, 10}
+    assert moving_threads(unnamed, 7) == set()
+
+
+@given(st.floats(0.05, 64.0))
+def test_niceness_is_only_for_what_is_no_whole_number_of_cores(cores: float) -> None:
+    nice = niceness(cores)
+    assert 0 <= nice <= 19
+    assert (nice == 0) == (cores == math.ceil(cores))
+    assert niceness(0.1) > niceness(0.3)
+
+
+@given(
+    st.integers(1, 12),
+    st.dictionaries(st.integers(0, 7), st.floats(0, 1), max_size=8),
+    st.sets(st.integers(0, 7), min_size=1),
+    st.sets(st.integers(0, 7)),
+)
+def test_cores_near_the_nic_come_first_then_the_idle_ones(
+    count: int, busy: dict[int, float], allowed: set[int], near: set[int]
+) -> None:
+    chosen = best_cores(count, busy, allowed, near)
+    assert len(chosen) == min(count, len(allowed))
+    assert set(chosen) <= allowed
+    if not set(chosen) <= near:
+        assert near & allowed <= set(chosen)
+    for core in set(chosen):
+        for other in allowed - set(chosen):
+            if (core in near) == (other in near):
+                assert busy.get(core, 0.0) <= busy.get(other, 0.0)
+
+
+@contextmanager
+def process() -> Iterator[int]:
+    """A process with a thread named as QEMU names one that sends, and one as a vCPU."""
+    program = """
+import threading, time, sys
+def named(name):
+    with open(f"/proc/self/task/{threading.get_native_id()}/comm", "w") as comm:
+        comm.write(name)
+    threads.append(name)
+    end.wait()
+end, threads = threading.Event(), []
+for name in ("CPU 0/TCG", "mig/src/main"):
+    threading.Thread(target=named, args=(name,), daemon=True).start()
+while len(threads) < 2:
+    time.sleep(0.01)
+print("ready", flush=True)
+while (name := sys.stdin.readline().strip()):
+    threading.Thread(target=named, args=(name,), daemon=True).start()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        try:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "ready\n"
+            _children[child.pid] = child
+            yield child.pid
+        finally:
+            child.kill()
+            budget.release_threads(child.pid)
+
+
+_children: dict[int, "subprocess.Popen[str]"] = {}
+
+
+def threads(pid: int) -> dict[str, int]:
+    return {name: thread for thread, name in budget._names(pid).items()}
+
+
+def until(true: object) -> None:
+    assert callable(true)
+    for _ in range(2000):
+        if true():
+            return
+        time.sleep(0.005)
+    raise AssertionError("it did not come to this")
+
+
+def no_quota(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_pid: int, _cores: float) -> Quota:
+        raise OSError("read-only")
+
+    monkeypatch.setattr(budget, "Quota", refused)
+
+
+def test_moving_threads_are_held_and_others_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    no_quota(monkeypatch)
+    everywhere = os.sched_getaffinity(0)
+    with process() as pid:
+        found = budget.confine(pid, 0.4, lease=60.0)
+        assert found["means"] == "affinity"
+        assert found["threads"] == 1
+        held = threads(pid)
+        assert os.sched_getaffinity(held["mig/src/main"]) == set(found["cores"])
+        assert len(found["cores"]) == 1
+        assert os.getpriority(os.PRIO_PROCESS, held["mig/src/main"]) == found["nice"] == 2
+        assert os.sched_getaffinity(held["CPU 0/TCG"]) == everywhere
+        assert os.getpriority(os.PRIO_PROCESS, held["CPU 0/TCG"]) == 0
+        assert budget.release_threads(pid) == 1
+        assert os.sched_getaffinity(held["mig/src/main"]) == everywhere
+        assert os.getpriority(os.PRIO_PROCESS, held["mig/src/main"]) == 0
+
+
+def test_threads_that_appear_later_are_held_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    no_quota(monkeypatch)
+    with process() as pid:
+        budget.confine(pid, 1, lease=60.0)
+        pipe = _children[pid].stdin
+        assert pipe is not None
+        pipe.write("mig/src/send_0\n")
+        pipe.flush()
+        until(lambda: "mig/src/send_0" in threads(pid))
+        later = threads(pid)["mig/src/send_0"]
+        until(lambda: len(os.sched_getaffinity(later)) == 1)
+
+
+def test_a_lease_that_is_not_renewed_undoes_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    no_quota(monkeypatch)
+    everywhere = os.sched_getaffinity(0)
+    with process() as pid:
+        budget.confine(pid, 1, lease=0.0)
+        until(lambda: os.sched_getaffinity(threads(pid)["mig/src/main"]) == everywhere)
+
+
+def test_a_process_that_is_not_there_is_an_error_and_nothing_is_kept() -> None:
+    with process() as pid:
+        pass
+    with pytest.raises(FileNotFoundError):
+        budget.confine(pid, 1, lease=1.0)
+    assert budget.release_threads(pid) == 0
+
+
+def test_no_follower_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    no_quota(monkeypatch)
+    before = threading.active_count()
+    with process() as pid:
+        budget.confine(pid, 1, lease=60.0)
+        assert threading.active_count() == before + 1
+    until(lambda: threading.active_count() == before)
+
+
+def v2_tree(root: Path, controllers: str) -> Path:
+    line = Path(f"/proc/{os.getpid()}/cgroup").read_text().splitlines()[-1]
+    own = root / line.split(":", 2)[2].lstrip("/")
+    own.mkdir(parents=True, exist_ok=True)
+    (own / "cgroup.controllers").write_text(controllers)
+    (own / "cgroup.subtree_control").write_text("")
+    return own
+
+
+@pytest.fixture
+def only_v2(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = Path.read_text
+
+    def last_line(path: Path, *args: str | None, **named: str | None) -> str:
+        text = read(path, *args, **named)
+        return text.splitlines()[-1] if path.name == "cgroup" else text
+
+    monkeypatch.setattr(Path, "read_text", last_line)
+
+
+@pytest.mark.usefixtures("only_v2")
+def test_version_2_gets_a_threaded_group_with_a_quota(tmp_path: Path) -> None:
+    own = v2_tree(tmp_path, "cpu memory")
+    quota = Quota(os.getpid(), 1.5, tmp_path)
+    assert quota.means == "cgroup v2"
+    folder = own / f"whimbrel-{os.getpid()}"
+    assert (folder / "cgroup.type").read_text() == "threaded"
+    assert (folder / "cpu.max").read_text() == "30000 20000"
+    assert (own / "cgroup.subtree_control").read_text() == "+cpu"
+    quota.take(42)
+    assert (folder / "cgroup.threads").read_text() == "42"
+    quota.remove()
+    assert (own / "cgroup.threads").read_text() == "42"
+    assert (own / "cgroup.subtree_control").read_text() == "-cpu"
+
+
+@pytest.mark.usefixtures("only_v2")
+def test_version_2_without_the_controller_is_refused(tmp_path: Path) -> None:
+    own = v2_tree(tmp_path, "memory")
+    with pytest.raises(OSError, match="CPU controller"):
+        Quota(os.getpid(), 1.5, tmp_path)
+    assert not (own / f"whimbrel-{os.getpid()}").exists()
