@@ -9,21 +9,18 @@ the key and what is wrong with it.
 """
 
 import json
-import tomllib
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from pathlib import Path
 
 from pydantic_core import PydanticCustomError
 
-from whimbrel.errors import ConfigError
+from whimbrel.config.readers import NONE, UNLIMITED
+from whimbrel.config.reading import complaint, read_toml
 from whimbrel.lab.scenario_check import check, default_fill
 from whimbrel.lab.scenario_keys import (
-    NONE,
-    UNLIMITED,
     RedlineKeys,
     ScenarioKeys,
-    complaint,
     read_compression,
     read_keys,
     read_methods,
@@ -60,15 +57,7 @@ def load_scenario(path: Path) -> Scenario:
 
 def read_scenario_file(path: Path) -> dict[str, object]:
     """Return a scenario file's keys as they stand; `ConfigError` where it is no TOML file."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is not UTF-8 text.") from error
-    except (ValueError, RecursionError) as error:
-        hint = 'Texts and quantities stand in quotes: memory = "2 GiB".'
-        raise ConfigError(f"{path}: is not valid TOML: {error}.", hint) from error
+    return read_toml(path)
 
 
 def scenario_from(mapping: Mapping[str, object], origin: str) -> Scenario:

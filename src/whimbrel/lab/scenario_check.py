@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from whimbrel.errors import ConfigError
 from whimbrel.model.method import Codec, Settings
+from whimbrel.model.policy import LONGEST_DOWNTIME
 from whimbrel.model.scenario import AutoSpec, GuestSpec, Load, Scenario
 from whimbrel.model.units import MIB, PAGE, format_size
 
@@ -16,8 +17,6 @@ GUEST_ROOM = 96 * MIB
 """Guest memory beyond fill and freed that its kernel and redline need for themselves."""
 SMALLEST_GUEST = 128 * MIB
 """The least memory a guest of the lab gets."""
-LONGEST_DOWNTIME = 2000.0
-"""Seconds; QEMU refuses a higher downtime-limit (MAX_MIGRATE_DOWNTIME_SECONDS)."""
 MOST_CHANNELS = 255
 """QEMU keeps multifd-channels in eight bits."""
 MOST_LINKS = 8
