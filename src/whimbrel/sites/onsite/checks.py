@@ -1,0 +1,160 @@
+"""What a preflight asks of a host itself: who it is, its memory, VMs, files and settings.
+
+Nothing here changes anything on the host.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import resource
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+_CLOCK_FLAGS = ("constant_tsc", "nonstop_tsc", "tsc_scale")
+_LARGEST_BOOT_FILE = 1 << 29
+_HUGE_PAGES = Path("/sys/kernel/mm/hugepages")
+
+
+def preflight_host(folder: str, files: list[str]) -> dict[str, Any]:
+    """Return the facts of this host.
+
+    Args:
+        folder: The private folder of the host's VMs.
+        files: Paths of files (kernels, firmware) of which content is to be told.
+    """
+    return {
+        "clock": time.time(),
+        **_identity(folder),
+        **_processor(),
+        "huge_pages": _huge_pages(),
+        "uid": os.geteuid(),
+        "memlock": _memlock(),
+        "kvm": os.access("/dev/kvm", os.R_OK | os.W_OK),
+        "rdma": _names(Path("/sys/class/infiniband")),
+        "mptcp": _text("/proc/sys/net/mptcp/enabled") == "1",
+        "mptcp_subflows": _subflows(),
+        "vms": _vms(Path(folder, "vms")),
+        "files": {path: _content(Path(path)) for path in files},
+    }
+
+
+def _identity(folder: str) -> dict[str, Any]:
+    place = os.path.realpath(folder)
+    identity = place
+    with contextlib.suppress(OSError):
+        found = Path(place).stat()
+        identity = f"{found.st_dev}:{found.st_ino}"
+    return {
+        "machine_id": _text("/etc/machine-id"),
+        "boot_id": _text("/proc/sys/kernel/random/boot_id"),
+        "network": str(Path("/proc/self/ns/net").stat().st_ino),
+        "folder": identity,
+    }
+
+
+def _processor() -> dict[str, Any]:
+    model, flags = "", set()
+    for line in _text("/proc/cpuinfo").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == "model name":
+            model = value.strip()
+        elif key.strip() == "flags":
+            flags = set(value.split())
+            break
+    return {
+        "cpus": len(os.sched_getaffinity(0)),
+        "cpu_model": model,
+        "clock_flags": [flag for flag in _CLOCK_FLAGS if flag in flags],
+    }
+
+
+def _huge_pages() -> dict[str, int]:
+    """Return for each size in bytes how many pages are free and not promised."""
+    found = {}
+    for name in _names(_HUGE_PAGES):
+        with contextlib.suppress(OSError, ValueError):
+            size = int(name.split("-")[1][:-2]) * 1024  # hugepages-2048kB
+            free = int(_text(str(_HUGE_PAGES / name / "free_hugepages")))
+            found[str(size)] = free - int(_text(str(_HUGE_PAGES / name / "resv_hugepages")))
+    return found
+
+
+def _memlock() -> int | None:
+    limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
+    return None if limit == resource.RLIM_INFINITY else limit
+
+
+def _subflows() -> int | None:
+    """Return how many subflows MPTCP may add to a connection; None where that is not told."""
+    with contextlib.suppress(OSError, ValueError, subprocess.SubprocessError):
+        words = subprocess.run(
+            ["ip", "mptcp", "limits", "show"], capture_output=True, timeout=5, check=True
+        ).stdout.split()
+        return int(words[words.index(b"subflows") + 1])
+    return None
+
+
+def _vms(place: Path) -> list[dict[str, Any]]:
+    """Return the VMs that have a folder here: name, whether its process lives, and its mark."""
+    return [
+        {
+            "name": name,
+            "pid": _living(_read(place / name / "vm.json")),
+            "mark": _read(place / name / "move.json"),
+        }
+        for name in _names(place)
+    ]
+
+
+def _living(written: dict[str, Any] | None) -> int | None:
+    """Return the pid of the process that holds a VM; None when it has gone."""
+    with contextlib.suppress(OSError, KeyError, TypeError, ValueError):
+        pid = int((written or {})["pid"])
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        if fields[0] not in {b"Z", b"X"}:
+            return pid
+    return None
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads(path.read_text())
+        return found if isinstance(found, dict) else {}
+    return None
+
+
+def _content(path: Path) -> dict[str, Any] | None:
+    """Return size and digest of a file; None where it cannot be read."""
+    try:
+        size = path.stat().st_size
+        digest = hashlib.sha256()
+        with path.open("rb") as file:
+            left = min(size, _LARGEST_BOOT_FILE)
+            while left > 0 and (piece := file.read(min(left, 1 << 20))):
+                digest.update(piece)
+                left -= len(piece)
+    except OSError:
+        return None
+    return {"size": size, "digest": digest.hexdigest()}
+
+
+def _names(place: Path) -> list[str]:
+    try:
+        return sorted(entry.name for entry in place.iterdir())
+    except OSError:
+        return []
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""
+
+
+QUESTIONS = {"preflight_host": preflight_host}
