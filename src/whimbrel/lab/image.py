@@ -21,7 +21,7 @@ from whimbrel.lab.kernel import Kernel, Progress, cache_folder, published, quiet
 APPEND = "console=ttyS0 quiet panic=-1 mitigations=off"
 """The guest kernel's command line; with `-no-reboot` panic=-1 makes QEMU end with the guest."""
 
-DRIVERS = ("virtio_pci", "virtio_balloon", "virtio_console")
+DRIVERS = ("virtio_pci", "virtio_balloon", "virtio_console", "virtio_blk")
 """The drivers a guest needs; what they depend on is read from the modules themselves."""
 
 CONTROL_PORT = "org.whimbrel.redline"
@@ -184,7 +184,7 @@ def load_order(modules: Path, wanted: Iterable[str] = DRIVERS) -> dict[str, byte
         if name not in files:
             raise LabError(
                 f"The kernel module {name} is not in {modules}.",
-                "The guest needs virtio_pci, virtio_console and virtio_balloon.",
+                "The guest needs virtio_pci, virtio_console, virtio_balloon and virtio_blk.",
             )
         data = _plain(files[name])
         for dependency in dependencies(data):

@@ -80,6 +80,30 @@ class Verification:
         return self.pages_checked > 0 and self.bad_pages == 0
 
 
+@dataclass(frozen=True)
+class DiskVerification:
+    """What redline found when it read every block of a disk's fill.
+
+    Attributes:
+        blocks_checked: All blocks of the fill.
+        bad_blocks: Those that could not be read, or with at least one wrong byte.
+        first_bad: The number of the first of them; None without any.
+        written: Blocks written again since redline began.
+        failed: Writes that the disk refused; each may have left a bad block.
+    """
+
+    blocks_checked: int
+    bad_blocks: int
+    first_bad: int | None
+    written: int
+    failed: int
+
+    @property
+    def intact(self) -> bool:
+        """Whether every block is right; checking no block proves nothing."""
+        return self.blocks_checked > 0 and self.bad_blocks == 0 and self.failed == 0
+
+
 class Redline:
     """One connection to a guest's redline; commands are sent one after another."""
 
@@ -166,6 +190,33 @@ class Redline:
         first = _number(reply, "first_bad")
         bad = _number(reply, "bad_pages")
         return Verification(_number(reply, "pages_checked"), bad, first if bad else None)
+
+    async def fill_disk(
+        self, disk: str, size: Bytes, at: Bytes = 0, progress: Share | None = None
+    ) -> None:
+        """Write a disk's blocks from byte `at` on, and flush; `disk` is "/dev/vda" or the like."""
+        await self._told({"do": "disk_fill", "disk": disk, "at": at, "bytes": size}, progress)
+
+    async def load_disk(self, disk: str, hot: Bytes, rate: BytesPerSecond) -> None:
+        """Keep writing blocks of the first `hot` bytes of its fill again; rate 0 stops it."""
+        await self._told({"do": "disk_load", "disk": disk, "hot": hot, "rate": rate})
+
+    async def verify_disk(self, disk: str, progress: Share | None = None) -> DiskVerification:
+        """Read every block of a disk's fill; writing pauses meanwhile."""
+        reply = await self._told({"do": "disk_verify", "disk": disk}, progress)
+        first, bad = _number(reply, "first_bad"), _number(reply, "bad_blocks")
+        return DiskVerification(
+            _number(reply, "blocks_checked"),
+            bad,
+            first if bad else None,
+            _number(reply, "written"),
+            _number(reply, "failed"),
+        )
+
+    async def disk_written(self, disk: str) -> int:
+        """Return how many blocks of a disk were written again since redline began."""
+        reply = await self._told({"do": "disk_status", "disk": disk})
+        return _number(reply, "written")
 
     async def corrupt(self, page: int) -> None:
         """Flip a bit in a page of the fill, so that a test can see `verify` find it."""

@@ -105,7 +105,7 @@ def test_without_a_compiler_the_hint_names_the_package(monkeypatch: pytest.Monke
 def test_the_same_guest_has_the_same_initramfs_and_boots_the_kernel_it_was_made_for(
     tmp_path: Path,
 ) -> None:
-    modules = library(tmp_path, virtio_pci="", virtio_balloon="", virtio_console="")
+    modules = library(tmp_path, virtio_pci="", virtio_balloon="", virtio_console="", virtio_blk="")
     kernel = Kernel(tmp_path / "vmlinuz", modules)
     first, second = build_image(kernel), build_image(kernel)
     assert first == second

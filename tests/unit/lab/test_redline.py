@@ -190,6 +190,31 @@ async def test_a_refused_command_says_why_and_the_connection_stays(
         assert (await client.verify()).intact
 
 
+async def test_a_disk_is_verified_against_what_was_written(program: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.write_bytes(bytes(2 * MIB))
+    async with redline(program, tmp_path) as client:
+        await client.fill_disk(str(disk), MIB, at=64 * KIB)
+        await client.load_disk(str(disk), MIB // 2, 50e6)
+        while await client.disk_written(str(disk)) < 200:
+            pass  # every question waits for its answer
+        await client.load_disk(str(disk), 0, 0)
+        good = await client.verify_disk(str(disk))
+        assert (good.blocks_checked, good.bad_blocks, good.failed) == (256, 0, 0)
+        assert good.intact
+        with disk.open("r+b") as file:
+            file.seek(64 * KIB + 9 * PAGE + 5)
+            file.write(b"?")
+        bad = await client.verify_disk(str(disk))
+        assert (bad.bad_blocks, bad.first_bad, bad.intact) == (1, 9, False)
+
+
+async def test_a_disk_that_is_not_there_is_refused(program: Path, tmp_path: Path) -> None:
+    async with redline(program, tmp_path) as client:
+        with pytest.raises(LabError, match="no such disk"):
+            await client.fill_disk(str(tmp_path / "nothing"), MIB)
+
+
 async def written(client: Redline, pages: int) -> None:
     """Wait until that many more pages were written."""
     enough = (await client.status()).pages_dirtied + pages

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "beat.h"
+#include "disk.h"
 #include "wire.h"
 #include "writer.h"
 
@@ -229,12 +230,78 @@ static const char *do_start(struct service *service, const struct request *reque
     return NULL;
 }
 
+static struct disk *named(const struct request *request, const char **wrong)
+{
+    return disk_named(request_text(request, "disk", "/dev/vda"), wrong);
+}
+
+static const char *do_disk_fill(struct service *service, const struct request *request)
+{
+    const char *wrong = NULL;
+    struct disk *disk = named(request, &wrong);
+    if (!disk)
+        return wrong;
+    wrong = disk_fill(disk, (uint64_t)request_number(request, "at", 0),
+                      (uint64_t)request_number(request, "bytes", 0), send_progress, service);
+    if (wrong)
+        return wrong;
+    send_done(service);
+    return NULL;
+}
+
+static const char *do_disk_load(struct service *service, const struct request *request)
+{
+    const char *wrong = NULL;
+    struct disk *disk = named(request, &wrong);
+    double rate = request_number(request, "rate", 0);
+    if (!disk)
+        return wrong;
+    if (!(rate >= 0 && rate < 1e12))
+        return "the rate is not a rate";
+    wrong = disk_load(disk, (uint64_t)request_number(request, "hot", 0), rate / PAGE_BYTES);
+    if (wrong)
+        return wrong;
+    send_done(service);
+    return NULL;
+}
+
+static const char *do_disk_verify(struct service *service, const struct request *request)
+{
+    const char *wrong = NULL;
+    struct disk *disk = named(request, &wrong);
+    uint32_t first = 0;
+    if (!disk)
+        return wrong;
+    uint32_t bad = disk_verify(disk, &first, send_progress, service);
+    line_send(service->port,
+              "{\"id\": %llu, \"blocks_checked\": %u, \"bad_blocks\": %u, \"first_bad\": %lld, "
+              "\"written\": %llu, \"failed\": %llu}",
+              (unsigned long long)service->id, disk_blocks(disk), bad,
+              bad ? (long long)first : -1, (unsigned long long)disk_written(disk),
+              (unsigned long long)disk_failed(disk));
+    return NULL;
+}
+
+static const char *do_disk_status(struct service *service, const struct request *request)
+{
+    const char *wrong = NULL;
+    struct disk *disk = named(request, &wrong);
+    if (!disk)
+        return wrong;
+    line_send(service->port, "{\"id\": %llu, \"written\": %llu, \"failed\": %llu}",
+              (unsigned long long)service->id, (unsigned long long)disk_written(disk),
+              (unsigned long long)disk_failed(disk));
+    return NULL;
+}
+
 static const struct {
     const char *name;
     const char *(*run)(struct service *service, const struct request *request);
 } COMMANDS[] = {
     {"fill", do_fill},     {"load", do_load},       {"free", do_free}, {"verify", do_verify},
     {"status", do_status}, {"corrupt", do_corrupt}, {"stop", do_stop}, {"start", do_start},
+    {"disk_fill", do_disk_fill},     {"disk_load", do_disk_load},
+    {"disk_verify", do_disk_verify}, {"disk_status", do_disk_status},
 };
 
 static const char *obey(struct service *service, const struct request *request)
