@@ -210,7 +210,6 @@ PermitRootLogin prohibit-password
 PasswordAuthentication no
 KbdInteractiveAuthentication no
 AllowStreamLocalForwarding yes
-AllowTcpForwarding no
 PrintMotd no
 MaxSessions 1000
 MaxStartups 1000

@@ -1,7 +1,10 @@
 """The port `Shell` over SSH; the one file that imports asyncssh.
 
-Host keys are verified, always: against the user's known_hosts, or the file that the host's
-description names. Keys come from the user's agent and files; passwords are never asked for.
+Host keys are verified, always, whatever ~/.ssh/config says: against the known_hosts of the user
+and of the machine, or the file that the host's description names. All else of ~/.ssh/config
+counts. Keys come from the user's agent and files; passwords are never asked for. The far sshd
+must allow commands, and forwarding to UNIX sockets (AllowStreamLocalForwarding; one that has
+AllowTcpForwarding no refuses that too).
 """
 
 import asyncio
@@ -25,6 +28,9 @@ CONNECT_WITHIN = 15.0
 
 ALIVE_EVERY = 3.0
 """Seconds between two questions whether the host is still there; three go unanswered at most."""
+
+KNOWN_HOSTS = (Path("~/.ssh/known_hosts"), Path("/etc/ssh/ssh_known_hosts"))
+"""Where host keys to trust are looked for, as ssh does (ssh_config(5))."""
 
 WINDOW = 16 * 1024 * 1024
 """Bytes that may be on their way in one channel."""
@@ -194,9 +200,8 @@ class SshShell:
             options["username"] = place.user
         if place.identity is not None:
             options["client_keys"] = [str(place.identity)]
-        if place.known_hosts is not None:
-            options["known_hosts"] = str(place.known_hosts)
         try:
+            options["known_hosts"] = _known_hosts(place)
             return await asyncssh.connect(place.host, **options)
         except asyncssh.HostKeyNotVerifiable as error:
             raise HostUnreachable(
@@ -208,6 +213,11 @@ class SshShell:
                 f"{self.name}: {place.host} takes none of your SSH keys for "
                 f"{place.user or 'your user'}.",
                 f"Try: ssh -p {place.port} {_who(place)} true",
+            ) from error
+        except ValueError as error:  # a key or configuration that asyncssh cannot read
+            raise HostUnreachable(
+                f"{self.name}: the SSH key {place.identity or ''} cannot be used: {error}",
+                "Give one without a passphrase, or load it into ssh-agent.",
             ) from error
         except (OSError, asyncssh.Error, TimeoutError) as error:
             raise HostUnreachable(
@@ -223,6 +233,20 @@ class SshShell:
 
 def _who(place: SshPlace) -> str:
     return f"{place.user}@{place.host}" if place.user else place.host
+
+
+def _known_hosts(place: SshPlace) -> bytes:
+    """Return the host keys to trust; never None, with which asyncssh would trust anybody."""
+    if place.known_hosts is not None:
+        try:
+            return place.known_hosts.read_bytes()
+        except OSError as error:
+            raise HostUnreachable(
+                f"The file of known hosts {place.known_hosts} cannot be read: {error.strerror}.",
+                f"Fill it: ssh-keyscan -p {place.port} {place.host}, and compare fingerprints.",
+            ) from error
+    found = [path.expanduser() for path in KNOWN_HOSTS]
+    return b"\n".join(path.read_bytes() for path in found if path.is_file())
 
 
 def _bytes(content: object) -> bytes:
