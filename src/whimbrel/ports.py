@@ -204,6 +204,12 @@ class Machine(Protocol):
     async def resume(self) -> None:
         """Let its guest go on; after a failed move this is how the source takes it back."""
 
+    async def forget_move(self) -> None:
+        """Take away what only a move needed (its keys); harmless where there is nothing.
+
+        To be called when no move is under way, and none that could be taken up again.
+        """
+
     async def stop(self) -> None:
         """End it and everything that belongs to it; harmless when it has ended."""
 

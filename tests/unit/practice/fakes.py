@@ -24,6 +24,7 @@ class FakeMachine:
     runs: bool = False
     stopped: bool = False
     silent: bool = False
+    forgotten: int = 0
 
     def channel(self, name: str) -> Path:
         return Path(name)
@@ -43,6 +44,11 @@ class FakeMachine:
         if self.silent or self.stopped:
             raise HostUnreachable("no answer")
         self.runs = True
+
+    async def forget_move(self) -> None:
+        if self.silent or self.stopped:
+            raise HostUnreachable("no answer")
+        self.forgotten += 1
 
     async def stop(self) -> None:
         self.stopped = True

@@ -14,9 +14,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from whimbrel.errors import CommandRefused, ConfigError, Unsupported
+from whimbrel.errors import CommandRefused, ConfigError, HostError, Unsupported
+from whimbrel.hypervisors.qemu.encryption import (
+    MIGRATION,
+    Endpoint,
+    forget,
+    migration_parameters,
+)
 from whimbrel.hypervisors.qemu.machine import QemuMachine, QemuReception
 from whimbrel.hypervisors.qemu.migration import EVENTS, QemuMigration
 from whimbrel.hypervisors.qemu.translate import (
@@ -25,6 +32,7 @@ from whimbrel.hypervisors.qemu.translate import (
     parameters_for,
 )
 from whimbrel.model.inventory import Capability, MigrationAddress, Vm
+from whimbrel.model.method import Transport
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,9 +71,11 @@ class QemuHypervisor(ABC):
     async def receive(self, vm: Vm, tuning: Tuning, address: MigrationAddress) -> QemuReception:
         """See `ports.Hypervisor.receive`."""
         await self._require(tuning)
+        _agree(tuning, address)
         machine = await self.build(vm, tuning.prepared_memory, incoming=True)
         try:
             await self._configure(machine, tuning)
+            await _encrypt(machine, address, Endpoint.SERVER)
             listening = await _listen(machine, tuning, address)
         except BaseException:
             await machine.stop()
@@ -79,13 +89,20 @@ class QemuHypervisor(ABC):
         if not isinstance(machine, QemuMachine):
             raise ConfigError(f"VM {machine.vm.name} is not held by plain QEMU on {self.name}.")
         await self._require(tuning)
+        _agree(tuning, address)
         await self._configure(machine, tuning)
+        await _encrypt(machine, address, Endpoint.CLIENT)
         monitor = machine.process.monitor
         migration = QemuMigration(
             monitor, monitor.listen(*EVENTS), machine.vm.memory, lambda: machine.process.alive
         )
         channels = channels_argument(address, tuning.transport)
-        await monitor.execute("migrate", {"channels": channels})
+        try:
+            await monitor.execute("migrate", {"channels": channels})
+        except BaseException:
+            with suppress(HostError):  # it is gone, and its files with it
+                await forget(machine.process, MIGRATION)
+            raise
         return migration
 
     async def _require(self, tuning: Tuning) -> None:
@@ -100,6 +117,20 @@ class QemuHypervisor(ABC):
         capabilities = capabilities_for(tuning, known)
         await monitor.execute("migrate-set-capabilities", {"capabilities": capabilities})
         await monitor.execute("migrate-set-parameters", parameters_for(tuning))
+
+
+def _agree(tuning: Tuning, address: MigrationAddress) -> None:
+    """Raise where a move would be less private than its tuning says, or cannot be private."""
+    if tuning.encrypted and not address.encrypted:
+        raise ConfigError("The move shall be encrypted, but there is no key for it.")
+    if address.encrypted and tuning.transport is Transport.RDMA:
+        raise Unsupported("QEMU cannot encrypt a move by RDMA.", "Choose another method.")
+
+
+async def _encrypt(machine: QemuMachine, address: MigrationAddress, endpoint: Endpoint) -> None:
+    parameters = await migration_parameters(machine.process, address, endpoint)
+    if parameters:
+        await machine.process.monitor.execute("migrate-set-parameters", parameters)
 
 
 def _defaults(known: frozenset[Capability]) -> dict[str, Any]:
@@ -118,7 +149,7 @@ async def _listen(
     monitor = machine.process.monitor
     channels = channels_argument(address, tuning.transport)
     try:
-        await monitor.execute("migrate-incoming", {"channels": channels})
+        await _await_guest(machine, {"channels": channels})
     except CommandRefused as error:
         raise CommandRefused(
             error.what,
@@ -126,5 +157,17 @@ async def _listen(
         ) from error
     with suppress(KeyError, IndexError, TypeError):
         chosen = (await monitor.execute("query-migrate"))["socket-address"][0]
-        return MigrationAddress(address.host, int(chosen["port"]), address.mptcp)
+        return replace(address, port=int(chosen["port"]))
     return address
+
+
+async def _await_guest(machine: QemuMachine, arguments: dict[str, Any]) -> None:
+    # A destination that ends with the first thing that goes wrong could not say what it was.
+    staying = arguments | {"exit-on-error": False}
+    monitor = machine.process.monitor
+    try:
+        await monitor.execute("migrate-incoming", staying)
+    except CommandRefused as error:
+        if "exit-on-error" not in error.what:  # QEMU before 9.1 does not know the word
+            raise
+        await monitor.execute("migrate-incoming", arguments)

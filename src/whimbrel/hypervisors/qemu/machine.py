@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from whimbrel.errors import ConfigError, HostError, HostUnreachable
+from whimbrel.hypervisors.qemu import encryption
 from whimbrel.hypervisors.qemu.command_line import channel_name
 
 if TYPE_CHECKING:
@@ -63,6 +64,10 @@ class QemuMachine:
         """See `ports.Machine.resume`."""
         await self.process.monitor.execute("cont")
 
+    async def forget_move(self) -> None:
+        """See `ports.Machine.forget_move`."""
+        await encryption.forget(self.process)
+
     async def stop(self) -> None:
         """See `ports.Machine.stop`."""
         await self.process.stop()
@@ -74,19 +79,28 @@ class QemuReception:
     def __init__(self, machine: QemuMachine, address: MigrationAddress) -> None:
         self.machine = machine
         self.address = address
-        self._events = machine.process.monitor.listen("RESUME")
+        self._events = machine.process.monitor.listen("RESUME", "MIGRATION")
 
     async def run(self) -> None:
         """See `ports.Reception.run`."""
         try:
             await self.machine.process.monitor.execute("cont")
-            heard = await self._events.next(RUNS_WITHIN)
-            if heard is None and not await self.machine.running():
-                raise HostError(f"The guest did not run at the destination in {RUNS_WITHIN:.0f} s.")
+            await self._resumed()
         except HostUnreachable as error:
             raise await self._lost(error) from error
         finally:
             self._events.close()
+
+    async def _resumed(self) -> None:
+        while heard := await self._events.next(RUNS_WITHIN):
+            if heard[0] == "RESUME":
+                return
+            if heard[1].get("status") == "failed":
+                answer = await self.machine.process.monitor.execute("query-migrate")
+                reason = answer.get("error-desc") or await self.machine.process.output()
+                raise HostError(f"The destination could not load the guest: {reason}")
+        if not await self.machine.running():
+            raise HostError(f"The guest did not run at the destination in {RUNS_WITHIN:.0f} s.")
 
     async def _lost(self, error: HostUnreachable) -> HostUnreachable:
         words = await self.machine.process.output()

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from whimbrel.errors import CommandRefused
+from whimbrel.hypervisors.qemu import encryption
 from whimbrel.hypervisors.qemu.command_line import BINARY, monitor_words
 from whimbrel.hypervisors.qemu.monitor import Monitor
-from whimbrel.hypervisors.qemu.process import ChildProcess, Launcher
+from whimbrel.hypervisors.qemu.process import ChildProcess, Launcher, Process
 from whimbrel.hypervisors.qemu.translate import MIGRATION_CAPABILITIES
 from whimbrel.model.inventory import Capability
 from whimbrel.model.method import Codec
@@ -44,7 +45,8 @@ async def probe(name: str, folder: Path, launcher: Launcher) -> Abilities:
     words += ["-S", "-incoming", "defer", *monitor_words(folder)]
     process = await ChildProcess.start(name, words, folder, launcher)
     try:
-        return await _ask(process.monitor, launcher)
+        found = await _ask(process.monitor, launcher)
+        return Abilities(found.version, found.lacking | await _tls(process))
     finally:
         await process.stop()
 
@@ -99,6 +101,14 @@ async def _properties(monitor: Monitor) -> dict[Capability, str]:
     if not {"prealloc", "prealloc-threads"} <= backend:
         lacking[Capability.PREPARED_MEMORY] = "this QEMU's memory backend has no prealloc-threads"
     return lacking
+
+
+async def _tls(process: Process) -> dict[Capability, str]:
+    refusal = await encryption.refusal(process)
+    if not refusal:
+        return {}
+    # Certificates need GnuTLS just as keys do, and no QEMU since 3.0 has the one without the other.
+    return {Capability.TLS_PSK: refusal, Capability.TLS_X509: refusal}
 
 
 async def _names(monitor: Monitor, command: str, typename: str) -> set[str]:

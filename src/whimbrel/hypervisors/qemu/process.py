@@ -59,6 +59,16 @@ class Process(Protocol):
     def inspection(self, size: int) -> QemuInspection:
         """Return what looks into the memory, of `size` bytes, of its guest."""
 
+    async def private_file(self, name: str, content: bytes) -> str:
+        """Write a file that only its owner reads (0600), and return its path as QEMU sees it.
+
+        `name` is "folder/file" within the process's own folder; what stood there is replaced.
+        The content appears in no error, log or command line.
+        """
+
+    async def remove_private(self, folder: str) -> None:
+        """Remove a folder made by `private_file` with all that is in it; harmless without one."""
+
     async def stop(self) -> None:
         """Ask QEMU to quit, kill it if it does not, and remove its folder; repeatable."""
 
@@ -131,11 +141,7 @@ class ChildProcess:
         return QemuInspection(self.monitor, self.pid, size)
 
     async def private_file(self, name: str, content: bytes) -> str:
-        """Write a file that only its owner reads (0600), and return its path as QEMU sees it.
-
-        `name` may be "folder/file" within the process's folder; what stood there is replaced.
-        The content appears in no error.
-        """
+        """See `Process.private_file`."""
         path = self.folder / name
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
@@ -145,7 +151,7 @@ class ChildProcess:
         return str(path)
 
     async def remove_private(self, folder: str) -> None:
-        """Remove a folder made by `private_file` with all that is in it; harmless without one."""
+        """See `Process.remove_private`."""
         shutil.rmtree(self.folder / folder, ignore_errors=True)
 
     async def stop(self) -> None:

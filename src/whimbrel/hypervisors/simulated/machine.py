@@ -162,6 +162,10 @@ class SimulatedMachine:
             )
         self._state = State.RUNNING
 
+    async def forget_move(self) -> None:
+        """See `ports.Machine.forget_move`; a simulated move needs nothing that could be left."""
+        self._site.reach()
+
     async def stop(self) -> None:
         """See `ports.Machine.stop`."""
         self._site.reach()
