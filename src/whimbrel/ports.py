@@ -26,6 +26,7 @@ from whimbrel.model.inventory import Capability, Disk, MigrationAddress, Vm
 from whimbrel.model.journal import Entry
 from whimbrel.model.method import Tuning
 from whimbrel.model.migration import Action, Event, Phase
+from whimbrel.model.preflight import HypervisorFacts, MachineFacts
 from whimbrel.model.storage import Copying, DiskFacts, Extent
 
 
@@ -335,6 +336,19 @@ class Hypervisor(Protocol):
 
     async def send(self, machine: Machine, tuning: Tuning, address: MigrationAddress) -> Migration:
         """Start moving a machine's guest; the guest goes on running here meanwhile."""
+
+
+class Examiner(Protocol):
+    """What one host's hypervisor tells a preflight; nothing is changed by asking."""
+
+    async def machine(self, machine: Machine) -> MachineFacts:
+        """Return the facts of a VM that runs here."""
+
+    async def hypervisor(self, vm: Vm) -> HypervisorFacts:
+        """Return what can be built here for a VM, under its accelerator.
+
+        Raises `CommandRefused` with the program's words when it cannot even be started so.
+        """
 
 
 @dataclass(frozen=True)

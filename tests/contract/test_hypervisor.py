@@ -17,6 +17,7 @@ from whimbrel.model.migration import (
     Pass,
     Phase,
     PhaseChange,
+    Proceed,
     SetBandwidthLimit,
     SetDowntimeLimit,
     StartPostcopy,
@@ -160,6 +161,37 @@ async def test_after_post_copy_began_the_guest_cannot_be_called_back(pair: Harne
             await migration.apply(SetBandwidthLimit(None))
     assert Phase.POSTCOPY in phases(events)
     assert phases(events)[-1] is Phase.COMPLETED
+
+
+async def test_a_guest_stands_still_before_switchover_until_it_may_proceed(pair: Harness) -> None:
+    tuning = Tuning(pause_before_switchover=True)
+    machine, reception, migration = await begin(pair, tuning)
+    events: list[Event] = []
+    async for event in migration.watch():
+        events.append(event)
+        if isinstance(event, PhaseChange) and event.phase is Phase.SWITCHOVER:
+            assert not await machine.running()
+            assert not await reception.machine.running()
+            await migration.apply(Proceed())
+        if is_handed_over(event):
+            await reception.run()
+    assert phases(events)[-2:] == [Phase.SWITCHOVER, Phase.COMPLETED]
+    assert not await machine.running()
+    assert await reception.machine.running()
+
+
+async def test_a_guest_that_stands_still_can_be_called_back(pair: Harness) -> None:
+    machine, reception, migration = await begin(pair, Tuning(pause_before_switchover=True))
+    events: list[Event] = []
+    async for event in migration.watch():
+        events.append(event)
+        if isinstance(event, PhaseChange) and event.phase is Phase.SWITCHOVER:
+            await migration.apply(Cancel())
+    assert phases(events)[-1] is Phase.CANCELLED
+    if not await machine.running():
+        await machine.resume()
+    assert await machine.running()
+    assert not await reception.machine.running()
 
 
 async def test_a_dead_destination_fails_the_move_and_the_source_keeps_the_guest(

@@ -155,7 +155,12 @@ class SetBandwidthLimit:
     rate: float | None
 
 
-Action = StartPostcopy | Cancel | SetDowntimeLimit | SetBandwidthLimit
+@dataclass(frozen=True)
+class Proceed:
+    """Hand the guest over: it stands still before switchover, and all else is ready."""
+
+
+Action = StartPostcopy | Cancel | SetDowntimeLimit | SetBandwidthLimit | Proceed
 """What can be done to a move on its way."""
 
 

@@ -18,6 +18,7 @@ from whimbrel.model.migration import (
     Action,
     Cancel,
     Decision,
+    Proceed,
     SetBandwidthLimit,
     SetDowntimeLimit,
     StartPostcopy,
@@ -46,6 +47,7 @@ _ACTIONS: dict[type[Action], str] = {
     Cancel: "cancel",
     SetDowntimeLimit: "set-downtime-limit",
     SetBandwidthLimit: "set-bandwidth-limit",
+    Proceed: "proceed",
 }
 
 

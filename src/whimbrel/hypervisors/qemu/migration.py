@@ -26,6 +26,7 @@ from whimbrel.model.migration import (
     Pass,
     Phase,
     PhaseChange,
+    Proceed,
     SetBandwidthLimit,
     SetDowntimeLimit,
     StartPostcopy,
@@ -82,6 +83,8 @@ class QemuMigration:
                 await self._set({"downtime-limit": round(seconds * 1000)})
             case SetBandwidthLimit(rate):
                 await self._set(limit_parameters(rate))
+            case Proceed():
+                await self._monitor.execute("migrate-continue", {"state": "pre-switchover"})
 
     async def ended(self) -> Ended:
         """See `ports.Migration.ended`; after a cancel QEMU forgets RAM, so the last word counts."""

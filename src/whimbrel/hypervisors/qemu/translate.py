@@ -20,6 +20,7 @@ MIGRATION_CAPABILITIES: dict[Capability, str] = {
     Capability.THROTTLING: "auto-converge",
     Capability.POSTCOPY: "postcopy-ram",
     Capability.POSTCOPY_PREEMPT: "postcopy-preempt",
+    Capability.PAUSE_BEFORE_SWITCHOVER: "pause-before-switchover",
 }
 """Capabilities that QEMU switches by name."""
 

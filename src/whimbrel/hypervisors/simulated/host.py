@@ -119,7 +119,12 @@ class SimulatedHypervisor:
         )
         may_pull = tuning.postcopy is not Postcopy.NEVER
         return SimulatedMigration(
-            machine, reception, self._site, self._course(survey, tuning), may_pull=may_pull
+            machine,
+            reception,
+            self._site,
+            self._course(survey, tuning),
+            may_pull=may_pull,
+            pauses=tuning.pause_before_switchover,
         )
 
     def _course(self, survey: Survey, tuning: Tuning) -> CourseOf:

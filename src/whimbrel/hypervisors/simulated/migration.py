@@ -20,6 +20,7 @@ from whimbrel.model.migration import (
     Pass,
     Phase,
     PhaseChange,
+    Proceed,
     StartPostcopy,
 )
 from whimbrel.model.prediction import Course
@@ -48,7 +49,9 @@ class SimulatedMigration:
         course_of: CourseOf,
         *,
         may_pull: bool,
+        pauses: bool = False,
     ) -> None:
+        self._pauses = pauses
         self._machine, self._reception, self._site = machine, reception, site
         self._course_of, self._may_pull = course_of, may_pull
         self._changes: tuple[Change, ...] = ()
@@ -80,6 +83,13 @@ class SimulatedMigration:
         """See `ports.Migration.apply`."""
         self._refuse(action)
         if Phase.CANCELLING in self._entered:
+            return
+        if isinstance(action, Proceed):
+            self._pauses = False
+            self._woken.set()
+            return
+        if isinstance(action, Cancel) and self._standing:
+            self._called_back()
             return
         now = min((self._clock() - self._began) * self._site.network.speed, self._next()[0])
         self._changes += (Change(max(now, self._position), action),)
@@ -125,9 +135,32 @@ class SimulatedMigration:
             )
         if isinstance(action, StartPostcopy) and not self._may_pull:
             raise CommandRefused("Post-copy was not prepared for this move.")
+        if isinstance(action, Proceed) and not self._standing:
+            raise CommandRefused("The move does not wait before its switchover.")
+
+    @property
+    def _standing(self) -> bool:
+        """Whether it stands still before switchover until it may proceed."""
+        return self._pauses and self._phase is Phase.SWITCHOVER
+
+    def _called_back(self) -> None:
+        for phase in (Phase.CANCELLING, Phase.CANCELLED):
+            self._enter(PhaseChange(phase, self._position))
+        self._woken.set()
+
+    async def _stand(self) -> None:
+        """Wait for `Proceed`; the course's clock stands still meanwhile."""
+        stopped = self._clock()
+        while self._standing and not self._over:
+            self._woken.clear()
+            await self._woken.wait()
+        self._began += self._clock() - stopped
 
     async def _play(self) -> None:
         while not self._over:
+            if self._standing:
+                await self._stand()
+                continue
             at, event = self._next()
             wait = at / self._site.network.speed - (self._clock() - self._began)
             if await self._interrupted(wait):
