@@ -116,7 +116,7 @@ def _living(written: dict[str, Any] | None) -> int | None:
     with contextlib.suppress(OSError, KeyError, TypeError, ValueError):
         pid = int((written or {})["pid"])
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-        if fields[0] not in {b"Z", b"X"}:
+        if fields[0] not in {b"Z", b"X"} and int(fields[19]) == (written or {})["start"]:
             return pid
     return None
 

@@ -52,11 +52,10 @@ def vm_process(folder: str, vm: str) -> int | None:
     try:
         written = json.loads(Path(folder, "vms", vm, "vm.json").read_text())
         pid = int(written["pid"])
-        start = written.get("start", written.get("started"))
+        start = int(written["start"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    now = start_time(pid)
-    return pid if now is not None and start in {None, now} else None
+    return pid if start == start_time(pid) else None
 
 
 def outstanding(folder: str, claim: dict[str, Any], now: float) -> int:
