@@ -199,6 +199,9 @@ class Machine(Protocol):
     def storage(self) -> "Storage":
         """Return what knows and copies its disks; valid as long as the machine."""
 
+    async def record(self, vm: Vm) -> None:
+        """Remember that this is what it is made of now, for whoever finds it later as well."""
+
     async def running(self) -> bool:
         """Tell whether its guest executes now (False once the process has gone)."""
 

@@ -32,6 +32,9 @@ class FakeMachine:
     def inspection(self) -> Inspection:
         raise CommandRefused("nothing to look into")
 
+    async def record(self, vm: Vm) -> None:
+        self.vm = vm
+
     def storage(self) -> Storage:
         raise CommandRefused("no disks")
 

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 from whimbrel.errors import ConfigError, HostError, HostUnreachable
 from whimbrel.hypervisors.qemu import encryption
 from whimbrel.hypervisors.qemu.command_line import channel_name
+from whimbrel.hypervisors.qemu.storage import QemuStorage
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from whimbrel.hypervisors.qemu.inspect import QemuInspection
+    from whimbrel.hypervisors.qemu.monitor import Monitor
     from whimbrel.hypervisors.qemu.process import Process
     from whimbrel.model.inventory import MigrationAddress, Vm
 
@@ -48,6 +50,16 @@ class QemuMachine:
         """See `ports.Machine.inspection`."""
         return self.process.inspection(self.vm.memory)
 
+    def storage(self) -> QemuStorage:
+        """See `ports.Machine.storage`."""
+        names = [disk.name for disk in self.vm.disks]
+        return QemuStorage(self.process.monitor, names, self._credentials)
+
+    async def record(self, vm: Vm) -> None:
+        """See `ports.Machine.record`."""
+        self.vm = vm
+        await self.process.record(vm)
+
     async def running(self) -> bool:
         """See `ports.Machine.running`."""
         if not self.process.alive:
@@ -72,6 +84,9 @@ class QemuMachine:
         """See `ports.Machine.stop`."""
         await self.process.stop()
 
+    async def _credentials(self, _: Monitor, address: MigrationAddress, endpoint: str) -> str:
+        return await encryption.nbd_credentials(self.process, address, endpoint)
+
 
 class QemuReception:
     """The port's `Reception`: a QEMU that waits for a guest."""
@@ -86,6 +101,7 @@ class QemuReception:
         try:
             await self.machine.process.monitor.execute("cont")
             await self._resumed()
+            await self.machine.process.settled()
         except HostUnreachable as error:
             raise await self._lost(error) from error
         finally:

@@ -14,6 +14,7 @@ from whimbrel.errors import HostError, HostUnreachable
 from whimbrel.hypervisors.qemu.command_line import monitor_socket
 from whimbrel.hypervisors.qemu.inspect import QemuInspection
 from whimbrel.hypervisors.qemu.monitor import Monitor
+from whimbrel.model.inventory import Vm
 
 Launcher = Callable[[Sequence[str]], list[str]]
 """Puts words before a command so that it runs where it shall, with the same pid."""
@@ -68,6 +69,12 @@ class Process(Protocol):
 
     async def remove_private(self, folder: str) -> None:
         """Remove a folder made by `private_file` with all that is in it; harmless without one."""
+
+    async def settled(self) -> None:
+        """The guest that was awaited runs in it now; never raises, since that is so by now."""
+
+    async def record(self, vm: Vm) -> None:
+        """The VM in it is another one now (a disk lies elsewhere): remember, where that is kept."""
 
     async def stop(self) -> None:
         """Ask QEMU to quit, kill it if it does not, and remove its folder; repeatable."""
@@ -153,6 +160,12 @@ class ChildProcess:
     async def remove_private(self, folder: str) -> None:
         """See `Process.remove_private`."""
         shutil.rmtree(self.folder / folder, ignore_errors=True)
+
+    async def settled(self) -> None:
+        """See `Process.settled`."""
+
+    async def record(self, vm: Vm) -> None:
+        """See `Process.record`; nobody looks for it later."""
 
     async def stop(self) -> None:
         """See `Process.stop`."""

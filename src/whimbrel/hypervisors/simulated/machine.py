@@ -138,6 +138,10 @@ class SimulatedMachine:
         """Refuse: nobody would answer on a simulated guest's channel."""
         raise CommandRefused(f'The simulated guest {self._vm.name} has no channel "{name}".')
 
+    async def record(self, vm: Vm) -> None:
+        """See `ports.Machine.record`."""
+        self._vm = vm
+
     def storage(self) -> Storage:
         """Refuse: a simulated machine has no disks."""
         raise Unsupported(f"The simulated VM {self._vm.name} has no disks.")
