@@ -11,9 +11,9 @@ PACKAGE = Path(__file__).resolve().parent.parent / "src" / "whimbrel"
 
 # From the top floor to the ground; rooms on one floor are strangers to each other.
 FLOORS = [
-    {"__init__"},
+    {"__init__", "__main__"},
     {"cli", "web"},
-    {"lab"},
+    {"lab", "schedule"},
     {"practice", "hypervisors", "sites", "report", "store", "config"},
     {"theory"},
     {"ports"},
@@ -28,6 +28,8 @@ ONE_FILE_ONLY = {
     "qemu": "hypervisors/qemu/monitor.py",
     "pyroute2": "lab/links.py",
     "asyncssh": "sites/ssh.py",
+    "apscheduler": "schedule/clock.py",
+    "tzlocal": "schedule/clock.py",
 }
 MODEL_MAY_IMPORT = {"whimbrel", *sys.stdlib_module_names}
 

@@ -48,6 +48,33 @@ MIGRATIONS = (
     )
     """,
     "CREATE INDEX moves_between ON moves (source, destination, ended)",
+    """
+    CREATE TABLE jobs (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        words TEXT NOT NULL,
+        at REAL,
+        cron TEXT NOT NULL,
+        zone TEXT NOT NULL,
+        window REAL NOT NULL,
+        folder TEXT NOT NULL,
+        added REAL NOT NULL
+    )
+    """,
+    """
+    CREATE TABLE runs (
+        number INTEGER PRIMARY KEY,
+        job INTEGER NOT NULL,
+        due REAL NOT NULL,
+        state TEXT NOT NULL,
+        holder TEXT NOT NULL,
+        began REAL NOT NULL,
+        ended REAL,
+        code INTEGER,
+        message TEXT NOT NULL,
+        move INTEGER,
+        UNIQUE (job, due)
+    )
+    """,
 )
 """What leads from each version of the schema to the next: one statement each, from version 0."""
 
@@ -127,6 +154,18 @@ class Store:
     def close(self) -> None:
         """Let go of the file."""
         self._connection.close()
+
+    @contextmanager
+    def asking(self) -> Iterator[sqlite3.Connection]:
+        """Lend the connection to read from; what fails is told as by every method."""
+        with _told(self._path):
+            yield self._connection
+
+    @contextmanager
+    def changing(self) -> Iterator[sqlite3.Connection]:
+        """Lend the connection for one transaction that has the write lock."""
+        with _told(self._path), _transaction(self._connection):
+            yield self._connection
 
     def add(self, record: MoveRecord) -> int:
         """Keep a move for good, and return its number."""

@@ -1,0 +1,1 @@
+"""Moves at a time: jobs in the store, and what carries them out (docs/schedule.md)."""
