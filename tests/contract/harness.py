@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from whimbrel.hypervisors.qemu import QemuHost
+from whimbrel.hypervisors.qemu import QemuHost, ResidentHost
 from whimbrel.hypervisors.simulated import SimulatedHypervisor, SimulatedMachine, simulated_pair
 from whimbrel.model.inventory import MigrationAddress, Vm
 from whimbrel.model.units import MIB
 from whimbrel.ports import Hypervisor, Machine
+from whimbrel.sites.local import LocalShell
+from whimbrel.sites.site import OnSite
 
 
 class Harness(Protocol):
@@ -67,6 +69,43 @@ async def qemu_harness(folder: Path) -> AsyncIterator[QemuHarness]:
     """Yield two hosts and end whatever was started on them."""
     async with QemuHost("a", folder) as source, QemuHost("b", folder) as destination:
         yield QemuHarness(source, destination, folder)
+
+
+@dataclass
+class ResidentHarness:
+    """QEMU on two hosts that sites lead to, here both this machine, with two folders."""
+
+    source: ResidentHost
+    destination: ResidentHost
+    folder: Path
+    vm: Vm = Vm("contract", 256 * MIB)
+    address: MigrationAddress = MigrationAddress("127.0.0.1")
+    foreign_address: MigrationAddress = MigrationAddress("192.0.2.1")
+    slow: float = 150_000.0
+
+    def kill(self, machine: Machine) -> None:
+        assert machine.pid is not None
+        os.kill(machine.pid, signal.SIGKILL)
+
+    def left_over(self) -> list[str]:
+        return [str(place) for place in self.folder.glob("*/[vp]*/*")]
+
+
+@asynccontextmanager
+async def resident_harness(folder: Path) -> AsyncIterator[ResidentHarness]:
+    """Yield two hosts, and end the VMs that are left on them."""
+    async with (
+        OnSite(LocalShell("a"), str(folder / "a")) as there,
+        OnSite(LocalShell("b"), str(folder / "b")) as elsewhere,
+        ResidentHost("a", there) as source,
+        ResidentHost("b", elsewhere) as destination,
+    ):
+        try:
+            yield ResidentHarness(source, destination, folder)
+        finally:
+            for host in (source, destination):
+                for resident in await host.machines():
+                    await host.remove(resident.name)
 
 
 @dataclass

@@ -1,5 +1,6 @@
-"""Plain QEMU, reached over QMP."""
+"""Plain QEMU, reached over QMP: in processes of whimbrel's own, or resident on hosts."""
 
 from whimbrel.hypervisors.qemu.host import QemuHost
+from whimbrel.hypervisors.qemu.resident import Resident, ResidentHost
 
-__all__ = ["QemuHost"]
+__all__ = ["QemuHost", "Resident", "ResidentHost"]

@@ -95,25 +95,30 @@ class QemuInspection:
 
     async def vcpu_seconds(self) -> tuple[float, ...]:
         """See `ports.Inspection.vcpu_seconds`; where vCPUs share a thread, it counts once."""
-        vcpus = await self._monitor.execute("query-cpus-fast")
-        threads = dict.fromkeys(int(vcpu["thread-id"]) for vcpu in vcpus)
         seconds = []
-        for thread in threads:
+        for thread in await self._threads():
             with suppress(OSError):  # gone, or hidden from us
                 text = Path(f"/proc/{self._pid}/task/{thread}/stat").read_text()
                 fields = text.rpartition(")")[2].split()  # fields[0] is field 3 of proc(5)
                 seconds.append((int(fields[11]) + int(fields[12])) * _TICK)
         return tuple(seconds)
 
+    async def _threads(self) -> list[int]:
+        vcpus = await self._monitor.execute("query-cpus-fast")
+        return list(dict.fromkeys(int(vcpu["thread-id"]) for vcpu in vcpus))
+
     async def _found(self) -> GuestMemory:
         if self._memory is None:
-            table = ""
-            with suppress(CommandRefused):  # it is marked unstable
-                answer = await self._monitor.execute("x-query-ramblock")
-                table = str(answer["human-readable-text"])
-            base = block_address(table, self._size) or _mapping(self._pid, self._size)
+            base = await self._block() or _mapping(self._pid, self._size)
             self._memory = GuestMemory(self._pid, base, self._size)
         return self._memory
+
+    async def _block(self) -> int | None:
+        """Return the address of guest memory in QEMU, where QEMU tells it."""
+        with suppress(CommandRefused):  # it is marked unstable
+            answer = await self._monitor.execute("x-query-ramblock")
+            return block_address(str(answer["human-readable-text"]), self._size)
+        return None
 
     async def _begin_counting(self, window: float) -> bool:
         """Begin in the best way that this QEMU takes; tell whether every page is counted."""

@@ -1,8 +1,8 @@
 """What this QEMU on this host can do, asked of the real program: a setting counts when taken."""
 
 import asyncio
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath
 from typing import Any
 
 from whimbrel.errors import CommandRefused
@@ -23,11 +23,16 @@ class Abilities:
     Attributes:
         version: As QEMU prints it, e.g. "10.0.2 (Debian 1:10.0.2+ds-2)".
         lacking: For every capability that is missing, the reason in QEMU's words or ours.
+        machines: Every machine type it builds, with the versioned one that it stands for
+            ("q35": "pc-q35-10.0"); versioned ones stand for themselves.
     """
 
-    def __init__(self, version: str, lacking: Mapping[Capability, str]) -> None:
+    def __init__(
+        self, version: str, lacking: Mapping[Capability, str], machines: Mapping[str, str]
+    ) -> None:
         self.version = version
         self.lacking = dict(lacking)
+        self.machines = dict(machines)
 
     @property
     def present(self) -> frozenset[Capability]:
@@ -41,27 +46,51 @@ async def probe(name: str, folder: Path, launcher: Launcher) -> Abilities:
     It is started as a destination, since some settings are refused only there
     (post-copy without userfaultfd).
     """
-    words = [BINARY, "-machine", "none", "-nodefaults", "-no-user-config", "-display", "none"]
-    words += ["-S", "-incoming", "defer", *monitor_words(folder)]
-    process = await ChildProcess.start(name, words, folder, launcher)
+    process = await ChildProcess.start(name, probe_words(folder), folder, launcher)
     try:
-        found = await _ask(process.monitor, launcher)
-        return Abilities(found.version, found.lacking | await _tls(process))
+        return await ask(process, rdma=_rdma(), mptcp=await _mptcp(launcher))
     finally:
         await process.stop()
 
 
-async def _ask(monitor: Monitor, launcher: Launcher) -> Abilities:
-    version = (await monitor.execute("query-version"))["qemu"]
-    package = (await monitor.execute("query-version"))["package"]
+def probe_words(folder: PurePath) -> list[str]:
+    """Return the words that start a QEMU for `ask`, with its QMP socket in `folder`."""
+    words = [BINARY, "-machine", "none", "-nodefaults", "-no-user-config", "-display", "none"]
+    return [*words, "-S", "-incoming", "defer", *monitor_words(folder)]
+
+
+async def ask(process: Process, *, rdma: bool, mptcp: bool) -> Abilities:
+    """Try every setting on a QEMU without a machine.
+
+    Args:
+        process: It, started with `probe_words`.
+        rdma: Whether its host has an RDMA device.
+        mptcp: Whether MPTCP is on where it runs.
+    """
+    monitor = process.monitor
+    answer = await monitor.execute("query-version")
+    version = answer["qemu"]
     number = f"{version['major']}.{version['minor']}.{version['micro']}"
     lacking: dict[Capability, str] = {}
     lacking |= await _switches(monitor)
     lacking |= await _settings(monitor)
     lacking |= await _properties(monitor)
-    lacking |= _rdma()
-    lacking |= await _mptcp(launcher)
-    return Abilities(f"{number} {package}".strip(), lacking)
+    lacking |= await _tls(process)
+    if not rdma:
+        lacking[Capability.RDMA] = "no RDMA device on this host (/sys/class/infiniband is empty)"
+    if not mptcp:
+        lacking[Capability.MPTCP] = "MPTCP is off on this host (sysctl net.mptcp.enabled)"
+    machines = await monitor.execute("query-machines")
+    return Abilities(f"{number} {answer['package']}".strip(), lacking, _machines(machines))
+
+
+def _machines(answer: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    return {
+        called: entry["name"]
+        for entry in answer
+        for called in (entry["name"], entry.get("alias"))
+        if called is not None
+    }
 
 
 async def _switches(monitor: Monitor) -> dict[Capability, str]:
@@ -126,19 +155,15 @@ async def _refusal(monitor: Monitor, command: str, arguments: Mapping[str, Any])
     return ""
 
 
-def _rdma() -> dict[Capability, str]:
-    if INFINIBAND.is_dir() and any(INFINIBAND.iterdir()):
-        return {}
-    return {Capability.RDMA: "no RDMA device on this host (/sys/class/infiniband is empty)"}
+def _rdma() -> bool:
+    return INFINIBAND.is_dir() and any(INFINIBAND.iterdir())
 
 
-async def _mptcp(launcher: Launcher) -> dict[Capability, str]:
+async def _mptcp(launcher: Launcher) -> bool:
     # The switch belongs to a network namespace, hence read where QEMU would run.
     words = launcher(["cat", "/proc/sys/net/mptcp/enabled"])
     process = await asyncio.create_subprocess_exec(
         *words, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
     )
     output, _ = await process.communicate()
-    if output.strip() == b"1":
-        return {}
-    return {Capability.MPTCP: "MPTCP is off on this host (sysctl net.mptcp.enabled)"}
+    return output.strip() == b"1"
