@@ -22,8 +22,8 @@ CRON_HINT = (
     'Write five fields: minute, hour, day, month, weekday: "30 2 * * sun" is Sundays at 02:30.'
 )
 
-MOST = 1000
-"""Times of one job that are worked out at once."""
+LOOK_BACK = 35 * 86400.0
+"""Seconds: what was due longer ago is not counted any more."""
 
 _DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _WEEKDAYS = re.compile(r"(\d|\*)(?:-(\d))?(?:/(\d+))?")
@@ -47,20 +47,21 @@ def check_cron(expression: str, zone: str) -> None:
 def times_due(job: Job, after: float, until: float) -> list[float]:
     """Return when a job is due later than `after` and not later than `until`, sorted.
 
-    All times are seconds since 1970-01-01 UTC. Of very many the last `MOST` are returned.
+    All times are seconds since 1970-01-01 UTC. A job that comes again is not asked for what was
+    more than `LOOK_BACK` before `until`.
     """
     if job.at is not None:
         return [job.at] if after < job.at <= until else []
     trigger = _cron(job.cron, job.zone)
     found: list[float] = []
-    last = datetime.fromtimestamp(after, UTC)
+    last = datetime.fromtimestamp(max(after, until - LOOK_BACK), UTC)
     while (due := trigger.get_next_fire_time(last, last)) is not None:
         if due.timestamp() > until:
             break
         if due.timestamp() > after:
             found.append(due.timestamp())
         last = due
-    return found[-MOST:]
+    return found
 
 
 def next_due(job: Job, after: float) -> float | None:
