@@ -83,3 +83,59 @@ class Copying:
     ready: bool = False
     mode: CopyMode = CopyMode.BACKGROUND
     failure: str = ""
+
+
+@dataclass(frozen=True)
+class DiskWrites:
+    """What a guest wrote to one disk since its machine began.
+
+    Attributes:
+        size: Bytes.
+        count: Writes.
+    """
+
+    size: int
+    count: int
+
+
+@dataclass(frozen=True)
+class DiskLoad:
+    """What theory must know of one disk.
+
+    Attributes:
+        data: Bytes to be copied, holes left out.
+        area: Bytes among which the guest's writes fall; at most the disk's size.
+        write_rate: Bytes per second that the guest writes.
+        write_size: Bytes of one write, on average.
+    """
+
+    data: int
+    area: int
+    write_rate: float = 0.0
+    write_size: float = 64 * 1024.0
+
+
+@dataclass(frozen=True)
+class StorageProgress:
+    """How far the disks of one move are, all together.
+
+    Attributes:
+        at: Seconds since the first copy began.
+        copied: Bytes that have arrived.
+        total: Bytes that are to arrive.
+        rate: Bytes per second, lately.
+        eta: Seconds until all copies are in step; None where nobody can tell.
+        disks: Each disk's copy, by name.
+    """
+
+    at: float
+    copied: int
+    total: int
+    rate: float
+    eta: float | None
+    disks: tuple[tuple[str, Copying], ...] = ()
+
+    @property
+    def ready(self) -> bool:
+        """Whether every copy is in step."""
+        return all(copying.ready for _, copying in self.disks)
