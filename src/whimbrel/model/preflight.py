@@ -48,12 +48,14 @@ class HostFacts:
         boot_id: What its kernel was called at boot; the same for all containers on it.
         network: Its network namespace.
         folder: The private folder, told apart from others on the same kernel.
+        folder_private: Whether nobody else may look into the folder, or it is still to be made.
+        folder_writable: Whether VMs' files can be made there.
         machine_id: The installation; clones may share it.
         clock_ahead: Seconds by which its clock is ahead of whimbrel's.
         clock_error: Greatest error of that, half of what the question took.
         cpus: Cores it may use.
         cpu_model: Its CPU as the kernel calls it.
-        clock_flags: Those of constant_tsc, nonstop_tsc and tsc_scale that its CPU has.
+        clock_flags: What its CPU promises of its time stamp counter, as /proc/cpuinfo names it.
         huge_pages: Free huge pages by size in bytes.
         uid: The user that QEMU will run as.
         memlock: Bytes that it may pin; None: any.
@@ -69,6 +71,8 @@ class HostFacts:
     boot_id: str
     network: str
     folder: str
+    folder_private: bool = True
+    folder_writable: bool = True
     machine_id: str = ""
     clock_ahead: float = 0.0
     clock_error: float = 0.0
@@ -151,6 +155,7 @@ class PlaceFacts:
         folder_exists: Whether its folder is there.
         folder_writable: Whether a new file may be made there.
         free: Bytes free for new files there.
+        volume: The file system, told apart from others of that host.
         file_system: "ext4", "nfs4" …
         shared: Whether that file system is one that hosts share.
         local_locks: Whether its locks keep nobody on another host away.
@@ -168,6 +173,7 @@ class PlaceFacts:
     folder_exists: bool = True
     folder_writable: bool = True
     free: int = 0
+    volume: str = ""
     file_system: str = ""
     shared: bool = False
     local_locks: bool = False

@@ -15,7 +15,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-_CLOCK_FLAGS = ("constant_tsc", "nonstop_tsc", "tsc_scale")
+_CLOCK_FLAGS = (
+    "constant_tsc",
+    "nonstop_tsc",
+    "tsc_scale",
+    "tsc_scaling",
+)  # the last two: AMD, Intel
+_OTHERS = 0o077
 _LARGEST_BOOT_FILE = 1 << 29
 _HUGE_PAGES = Path("/sys/kernel/mm/hugepages")
 
@@ -44,28 +50,31 @@ def preflight_host(folder: str, files: list[str]) -> dict[str, Any]:
 
 
 def _identity(folder: str) -> dict[str, Any]:
-    place = os.path.realpath(folder)
-    identity = place
+    place = Path(folder).resolve()
+    identity, private = str(place), True
     with contextlib.suppress(OSError):
-        found = Path(place).stat()
+        found = place.stat()
         identity = f"{found.st_dev}:{found.st_ino}"
+        private = found.st_uid == os.geteuid() and not found.st_mode & _OTHERS
+    nearest = next(each for each in (place, *place.parents) if each.is_dir())
     return {
         "machine_id": _text("/etc/machine-id"),
         "boot_id": _text("/proc/sys/kernel/random/boot_id"),
         "network": str(Path("/proc/self/ns/net").stat().st_ino),
         "folder": identity,
+        "folder_private": private,
+        "folder_writable": os.access(nearest, os.W_OK | os.X_OK),
     }
 
 
 def _processor() -> dict[str, Any]:
     model, flags = "", set()
-    for line in _text("/proc/cpuinfo").splitlines():
+    for line in _text("/proc/cpuinfo").partition("\n\n")[0].splitlines():
         key, _, value = line.partition(":")
         if key.strip() == "model name":
             model = value.strip()
-        elif key.strip() == "flags":
-            flags = set(value.split())
-            break
+        elif key.strip() in {"flags", "vmx flags"}:
+            flags |= set(value.split())
     return {
         "cpus": len(os.sched_getaffinity(0)),
         "cpu_model": model,

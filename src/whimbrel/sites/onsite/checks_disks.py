@@ -67,6 +67,7 @@ def _place(folder: str) -> dict[str, Any]:
     kind, options = _mount(folder)
     return {
         "folder_exists": True,
+        "volume": str(Path(folder).stat().st_dev),
         "folder_writable": os.access(folder, os.W_OK | os.X_OK),
         "free": space.f_bavail * space.f_frsize,
         "file_system": kind,

@@ -95,6 +95,18 @@ def free_memory(page_size: int = 0) -> int:
     return min([available, *_left_in_groups()])
 
 
+def memory_left(folder: str, vm: str, page_size: int) -> dict[str, Any]:
+    """Return the "free" bytes, and those "claimed" for others than a VM, with their names."""
+    others = [
+        claim for claim in claims(folder) if claim["vm"] != vm and claim["page_size"] == page_size
+    ]
+    return {
+        "free": free_memory(page_size),
+        "claimed": sum(claim["outstanding"] for claim in others),
+        "claimants": sorted({claim["vm"] for claim in others}),
+    }
+
+
 def _left_in_groups() -> Iterator[int]:
     """Yield what each control group above this process (version 2) still allows."""
     with contextlib.suppress(OSError, StopIteration):
@@ -206,4 +218,9 @@ def _write(path: Path, content: dict[str, Any]) -> None:
     fresh.replace(path)
 
 
-QUESTIONS = {"claims": claims, "claim_memory": claim_memory, "release_memory": release_memory}
+QUESTIONS = {
+    "claims": claims,
+    "memory_left": memory_left,
+    "claim_memory": claim_memory,
+    "release_memory": release_memory,
+}

@@ -1,0 +1,186 @@
+"""The preflight: everything that could be known beforehand to end a move badly, looked at.
+
+Nothing is changed on either host. Three things are done there for a moment, and undone: a
+probe file is written beside each image at the source and removed at once; the destination
+listens at the migration address for one connection of the source; and a QEMU without a
+machine is started, asked and ended. Reservations are no part of it: see practice/claims.py.
+
+    facts (preflight_collect) ──► rules (theory/checks) ──► checks, in the order of a move
+"""
+
+import asyncio
+from collections.abc import Iterator
+
+from whimbrel.model.check import Check, failed, passed
+from whimbrel.model.method import Transport
+from whimbrel.model.preflight import HostFacts, HypervisorFacts, MachineFacts, Unknown
+from whimbrel.practice.preflight_collect import (
+    DiskCopy,
+    DiskSight,
+    Facts,
+    PreflightSubject,
+    ask_host,
+    collect,
+    known,
+)
+from whimbrel.theory.checks import copies, disks, hosts, machine, network
+
+__all__ = ["DiskCopy", "PreflightSubject", "preflight"]
+
+
+async def preflight(subject: PreflightSubject) -> tuple[Check, ...]:
+    """Return every check, in the order in which a move would meet them.
+
+    An unreachable destination is a failed check, and only what the source tells is checked
+    beside it. Takes well under a second on a quiet network.
+
+    Raises:
+        HostError: The source cannot be asked.
+    """
+    there = subject.there
+    source, destination = await asyncio.gather(
+        ask_host(subject.source, there), known(ask_host(subject.destination, there))
+    )
+    if isinstance(destination, Unknown):
+        return await _without_destination(subject, destination)
+    facts = await collect(subject, source, destination)
+    return (_control(destination), *_of_hosts(subject, facts), *_of_guest(subject, facts))
+
+
+def _control(destination: HostFacts) -> Check:
+    return passed(
+        "control",
+        f"{destination.name} answers in {destination.clock_error * 2000:.0f} ms.",
+    )
+
+
+async def _without_destination(subject: PreflightSubject, reason: Unknown) -> tuple[Check, ...]:
+    name = subject.destination.name
+    control = failed(
+        "control",
+        f"{name} cannot be asked: {reason.reason}",
+        f"ssh {name} python3 --version   # and see its uri in whimbrel.toml",
+    )
+    facts = await known(subject.source_examiner.machine(subject.machine))
+    if isinstance(facts, Unknown):
+        return (control, _unknown("guest", facts))
+    return (control, *_of_state(subject, facts))
+
+
+def _unknown(name: str, fact: Unknown) -> Check:
+    """Return a check that could not be made: what is not known to be safe is not begun."""
+    return failed(
+        name,
+        f"This could not be looked at: {fact.reason}",
+        "Mend what is named, then plan again.",
+    )
+
+
+def _of_hosts(subject: PreflightSubject, facts: Facts) -> Iterator[Check]:
+    vm, source, destination = subject.there, facts.source, facts.destination
+    yield hosts.different_hosts(source, destination)
+    if isinstance(facts.trial, Unknown):
+        yield _unknown("migration address", facts.trial)
+    else:
+        yield network.migration_address(facts.trial, subject.address, source.name, destination.name)
+    yield hosts.clocks(source, destination)
+    yield hosts.other_moves(vm, source, destination)
+    yield hosts.name_free(vm, destination)
+    yield hosts.private_folder(destination, subject.destination.folder)
+    yield hosts.boot_files(vm, source, destination)
+    yield hosts.cores(vm, destination)
+    yield from _of_memory(subject, facts)
+    if subject.tuning.transport is Transport.RDMA:
+        yield hosts.rdma(vm, source, destination)
+    if subject.address.mptcp:
+        yield hosts.mptcp(source, destination)
+    yield machine.accelerator(vm, facts.hypervisor, destination)
+
+
+def _of_memory(subject: PreflightSubject, facts: Facts) -> Iterator[Check]:
+    vm, name = subject.there, facts.destination.name
+    page = facts.machine.huge_page if isinstance(facts.machine, MachineFacts) else 0
+    wanted = hosts.overhead(vm.memory) if page else hosts.memory_needed(vm.memory)
+    if isinstance(facts.memory, Unknown):
+        yield _unknown("memory", facts.memory)
+    else:
+        yield hosts.memory(vm, wanted, facts.memory, name)
+    if isinstance(facts.huge_pages, Unknown):
+        yield _unknown("huge pages", facts.huge_pages)
+    else:
+        yield hosts.huge_pages(vm, page, facts.huge_pages, name)
+
+
+def _of_guest(subject: PreflightSubject, facts: Facts) -> Iterator[Check]:
+    running = facts.machine
+    if isinstance(running, Unknown):
+        yield _unknown("guest", running)
+    else:
+        yield from _of_state(subject, running)
+        if isinstance(facts.hypervisor, HypervisorFacts):
+            yield from _compared(subject, facts, running, facts.hypervisor)
+    yield from _of_nics(subject, facts)
+    for name, sight in facts.disks.items():
+        if isinstance(sight, Unknown):
+            yield _unknown(f"disk {name}: same bytes", sight)
+        else:
+            yield from _of_disk(subject, facts, sight)
+    yield from _of_room(facts)
+
+
+def _of_state(subject: PreflightSubject, running: MachineFacts) -> Iterator[Check]:
+    yield machine.run_state(subject.machine.vm, running)
+    yield machine.not_blocked(running)
+    yield machine.movable_devices(running)
+    yield machine.no_jobs(running)
+    yield machine.no_bitmaps(running)
+
+
+def _compared(
+    subject: PreflightSubject, facts: Facts, running: MachineFacts, there: HypervisorFacts
+) -> Iterator[Check]:
+    vm, source, destination = subject.there, facts.source, facts.destination
+    yield machine.hypervisor_version(running, there, source.name, destination.name)
+    yield machine.machine_type(running, there, vm, destination.name)
+    yield machine.cpu_features(running, there, destination.name)
+    yield machine.time_stamp_counter(vm, running, source, destination)
+    yield machine.known_devices(running, there, destination.name)
+    yield machine.free_page_hints(vm, running, there, destination.name)
+
+
+def _of_nics(subject: PreflightSubject, facts: Facts) -> Iterator[Check]:
+    here, there = facts.bridges_here, facts.bridges_there
+    for nic in subject.there.nics:
+        if isinstance(here, Unknown) or isinstance(there, Unknown):
+            refusal = next(each for each in (here, there) if isinstance(each, Unknown))
+            yield _unknown(f"NIC {nic.name}", refusal)
+            continue
+        name = nic.bridge or ""
+        yield network.bridge(nic, here.get(name), there.get(name), facts.destination.name)
+
+
+def _of_disk(subject: PreflightSubject, facts: Facts, sight: DiskSight) -> Iterator[Check]:
+    disk, source, destination = sight.disk, facts.source.name, facts.destination.name
+    for image in sight.shared:
+        written = image.here.path == disk.chain[0] and not disk.read_only
+        yield disks.same_bytes(disk, image, source, destination, written=written)
+    if sight.here is not None and sight.place is not None:
+        yield disks.held_alone(disk, sight.here, subject.machine.pid, source)
+        yield copies.no_snapshots(disk)
+        yield copies.place_free(disk, sight.place, destination)
+        return
+    top = sight.shared[0]
+    yield disks.cache_mode(disk, top)
+    own = subject.machine.pid
+    yield disks.held_once(disk, top, own, source, destination)
+    yield disks.writable(disk, top.there, facts.destination.uid, destination)
+
+
+def _of_room(facts: Facts) -> Iterator[Check]:
+    wanted = [
+        (sight.disk, sight.place)
+        for sight in facts.disks.values()
+        if isinstance(sight, DiskSight) and sight.place is not None
+    ]
+    if wanted:
+        yield copies.room(wanted, facts.destination.name)

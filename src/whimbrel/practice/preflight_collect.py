@@ -1,0 +1,275 @@
+"""Collects the facts of a preflight from both hosts, as much at once as can be.
+
+    first   both hosts · the machine · the destination's QEMU · a trial of the way · bridges
+    then    each image at both hosts · memory of the kind that the machine needs
+
+A host that refuses one question makes that one fact unknown, and no other.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from whimbrel.errors import HostError
+from whimbrel.model.inventory import MigrationAddress, Vm
+from whimbrel.model.method import Tuning
+from whimbrel.model.preflight import (
+    BridgeFacts,
+    DiskState,
+    HostFacts,
+    HypervisorFacts,
+    ImageSight,
+    MachineFacts,
+    MemoryFacts,
+    PlaceFacts,
+    TrialFacts,
+    Unknown,
+)
+from whimbrel.model.storage import Extent
+from whimbrel.ports import Examiner, Machine, Site
+from whimbrel.practice.preflight_facts import (
+    address_facts,
+    bridge_facts,
+    host_facts,
+    memory_facts,
+    place_facts,
+)
+
+_Fact = TypeVar("_Fact")
+
+
+@dataclass(frozen=True)
+class DiskCopy:
+    """A disk that is copied along.
+
+    Attributes:
+        path: Where the copy shall lie at the destination.
+        extent: The whole disk, or its top image only, when what it rests on is there.
+    """
+
+    path: str
+    extent: Extent = Extent.WHOLE
+
+
+@dataclass(frozen=True)
+class PreflightSubject:
+    """The move that is to be checked.
+
+    Attributes:
+        machine: The VM, at the source.
+        source: The host it runs on.
+        destination: The host it shall run on.
+        source_examiner: What asks the source's hypervisor.
+        destination_examiner: What asks the destination's.
+        address: Where the destination would listen; port 0: any that is free.
+        tuning: How it would be moved, for what transports need; the default needs nothing.
+        arrival: The VM as the destination will build it; None: with the same paths.
+        copies: The disks that are copied along, by name; all others must be seen by both.
+    """
+
+    machine: Machine
+    source: Site
+    destination: Site
+    source_examiner: Examiner
+    destination_examiner: Examiner
+    address: MigrationAddress
+    tuning: Tuning = field(default_factory=Tuning)
+    arrival: Vm | None = None
+    copies: Mapping[str, DiskCopy] = field(default_factory=dict)
+
+    @property
+    def there(self) -> Vm:
+        """The VM as the destination will build it."""
+        return self.arrival or self.machine.vm
+
+
+@dataclass(frozen=True)
+class DiskSight:
+    """One disk with its images as both hosts see them.
+
+    Attributes:
+        disk: The disk.
+        shared: The images that both hosts must see, the one that is written to first.
+        here: What lies at the source's path of a disk that is copied; None: it is not copied.
+        place: What lies where its copy shall be; None: it is not copied.
+    """
+
+    disk: DiskState
+    shared: tuple[ImageSight, ...] = ()
+    here: PlaceFacts | None = None
+    place: PlaceFacts | None = None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that the checks need; `Unknown` where it could not be had."""
+
+    source: HostFacts
+    destination: HostFacts
+    machine: MachineFacts | Unknown
+    hypervisor: HypervisorFacts | Unknown
+    trial: TrialFacts | Unknown
+    bridges_here: Mapping[str, BridgeFacts | None] | Unknown
+    bridges_there: Mapping[str, BridgeFacts | None] | Unknown
+    memory: MemoryFacts | Unknown
+    huge_pages: MemoryFacts | Unknown
+    disks: Mapping[str, DiskSight | Unknown]
+
+
+async def known(question: Awaitable[_Fact]) -> _Fact | Unknown:
+    """Return the answer, or why there is none."""
+    try:
+        return await question
+    except HostError as error:
+        return Unknown(error.what)
+
+
+async def collect(subject: PreflightSubject, source: HostFacts, destination: HostFacts) -> Facts:
+    """Return everything beyond the hosts themselves."""
+    machine_asked = asyncio.ensure_future(known(_machine(subject)))
+    bridges = sorted({nic.bridge for nic in subject.there.nics if nic.bridge is not None})
+    hypervisor, trial, here, there, machine, (memory, pages, disks) = await asyncio.gather(
+        known(subject.destination_examiner.hypervisor(subject.there)),
+        known(_trial(subject)),
+        known(_bridges(subject.source, bridges)),
+        known(_bridges(subject.destination, bridges)),
+        machine_asked,
+        _of_machine(subject, machine_asked, source, destination),
+    )
+    return Facts(
+        source=source,
+        destination=destination,
+        machine=machine,
+        hypervisor=hypervisor,
+        trial=trial,
+        bridges_here=here,
+        bridges_there=there,
+        memory=memory,
+        huge_pages=pages,
+        disks=disks,
+    )
+
+
+async def ask_host(site: Site, vm: Vm) -> HostFacts:
+    """Return what a host says of itself; raises `HostError`."""
+    files = [str(path) for path in (vm.kernel, vm.initrd, vm.firmware) if path is not None]
+    # The program is started and sent by the first question: its time is not the clock's error.
+    await site.ask("preflight_bridges", names=[])
+    asked, began = time.time(), time.monotonic()
+    answer = await site.ask("preflight_host", folder=site.folder, files=files)
+    return host_facts(site.name, answer, asked, time.monotonic() - began)
+
+
+async def _machine(subject: PreflightSubject) -> MachineFacts:
+    return await subject.source_examiner.machine(subject.machine)
+
+
+async def _bridges(site: Site, names: list[str]) -> Mapping[str, BridgeFacts | None]:
+    answer = await site.ask("preflight_bridges", names=names)
+    return {name: bridge_facts(answer[name]) for name in names}
+
+
+async def _trial(subject: PreflightSubject) -> TrialFacts:
+    """Let the destination listen for a moment and the source connect to it."""
+    address, token = subject.address, secrets.token_hex(16)
+    listening = await subject.destination.ask(
+        "preflight_listen", address=address.host, port=address.port, token=token
+    )
+    if "port" not in listening:
+        return TrialFacts(listen_error=listening["error"])
+    port = listening["port"]
+    heard = False
+    try:
+        said = await subject.source.ask(
+            "preflight_connect", address=address.host, port=port, token=token
+        )
+    finally:
+        heard = await subject.destination.ask("preflight_heard", token=token)
+    return TrialFacts(
+        port=port,
+        connect_error=said.get("error", ""),
+        heard=heard,
+        seconds=said.get("seconds", 0.0),
+    )
+
+
+async def _of_machine(
+    subject: PreflightSubject,
+    asked: asyncio.Future[MachineFacts | Unknown],
+    source: HostFacts,
+    destination: HostFacts,
+) -> tuple[MemoryFacts | Unknown, MemoryFacts | Unknown, Mapping[str, DiskSight | Unknown]]:
+    machine = await asked
+    if isinstance(machine, Unknown):
+        return await known(_memory(subject, 0)), machine, {}
+    sights = (known(_sight(subject, disk, source, destination)) for disk in machine.disks)
+    memory, pages, found = await asyncio.gather(
+        known(_memory(subject, 0)),
+        known(_memory(subject, machine.huge_page)),
+        asyncio.gather(*sights),
+    )
+    names = [disk.name for disk in machine.disks]
+    return memory, pages, dict(zip(names, found, strict=True))
+
+
+async def _memory(subject: PreflightSubject, page_size: int) -> MemoryFacts:
+    site = subject.destination
+    vm = subject.there.name
+    return memory_facts(
+        await site.ask("memory_left", folder=site.folder, vm=vm, page_size=page_size)
+    )
+
+
+async def _sight(
+    subject: PreflightSubject, disk: DiskState, source: HostFacts, destination: HostFacts
+) -> DiskSight:
+    copy = subject.copies.get(disk.name)
+    paths = {each.name: each.path for each in subject.there.disks}
+    there = [paths.get(disk.name, disk.chain[0]), *disk.chain[1:]]
+    pairs = list(zip(disk.chain, there, strict=True))
+    if copy is not None:
+        pairs = pairs[1:] if copy.extent is Extent.TOP else []
+    shared = await asyncio.gather(
+        *(_image(subject, here, over, source, destination) for here, over in pairs)
+    )
+    if copy is None:
+        return DiskSight(disk, tuple(shared))
+    here, place = await asyncio.gather(
+        _look(subject.source, disk.chain[0], source),
+        _look(subject.destination, copy.path, destination),
+    )
+    return DiskSight(disk, tuple(shared), here, place)
+
+
+async def _image(
+    subject: PreflightSubject, path: str, over: str, source: HostFacts, destination: HostFacts
+) -> ImageSight:
+    here, there = await asyncio.gather(
+        _look(subject.source, path, source), _look(subject.destination, over, destination)
+    )
+    if here.kind != "file" or there.kind != "file":
+        return ImageSight(here, there)
+    return ImageSight(here, there, await _probe(subject, here, there))
+
+
+async def _look(site: Site, path: str, host: HostFacts) -> PlaceFacts:
+    if "://" in path:
+        return address_facts(path, await site.ask("preflight_image", address=path), host)
+    return place_facts(await site.ask("preflight_disk", path=path))
+
+
+async def _probe(subject: PreflightSubject, here: PlaceFacts, there: PlaceFacts) -> bool | None:
+    """Tell whether a file written beside an image here is seen beside it there."""
+    token = secrets.token_hex(16)
+    folder = here.real.rpartition("/")[0]
+    try:
+        if not await subject.source.ask("preflight_probe", folder=folder, token=token):
+            return None
+        other = there.real.rpartition("/")[0]
+        seen = await subject.destination.ask("preflight_probe_seen", folder=other, token=token)
+        return bool(seen)
+    finally:
+        await subject.source.ask("preflight_probe_gone", folder=folder, token=token)
