@@ -179,6 +179,21 @@ class Storage(Protocol):
         """Give up every copy and export that whimbrel began here, this one or an earlier one."""
 
 
+@dataclass(frozen=True)
+class Standing:
+    """What a machine says of itself.
+
+    Attributes:
+        running: Whether its guest executes now.
+        phase: How far the last move from it or to it is; IDLE where there was none.
+        reason: The hypervisor's words where that failed.
+    """
+
+    running: bool
+    phase: Phase
+    reason: str = ""
+
+
 class Machine(Protocol):
     """A VM on one host; its lifetime ends with `stop`, or when its process ends."""
 
@@ -204,6 +219,9 @@ class Machine(Protocol):
 
     async def running(self) -> bool:
         """Tell whether its guest executes now (False once the process has gone)."""
+
+    async def standing(self) -> Standing:
+        """Return what it says of itself and of a move; `HostError` once the process has gone."""
 
     async def resume(self) -> None:
         """Let its guest go on; after a failed move this is how the source takes it back."""
@@ -233,6 +251,12 @@ class Reception(Protocol):
         """Let the guest run here as soon as its state is whole enough; returns when it runs.
 
         Raises `HostError` when it cannot; the guest then does not run here.
+        """
+
+    async def listen_again(self) -> MigrationAddress:
+        """Let go of a dead connection of post-copy, and wait for it to be taken up again.
+
+        Returns where. `CommandRefused` when no post-copy has lost its connection.
         """
 
 
@@ -310,6 +334,19 @@ class Migration(Protocol):
     async def apply(self, action: Action) -> None:
         """Carry out an action; `CommandRefused` when it is too late for it."""
 
+    async def pause(self) -> None:
+        """Let go of the connection of a post-copy that has gone silent; the phase says so then.
+
+        `CommandRefused` when there is no post-copy to pause.
+        """
+
+    async def resume(self, address: MigrationAddress) -> None:
+        """Take a paused post-copy up again; returns when both sides are in touch.
+
+        Where the way is still broken this raises `HostError`, or takes as long as the network
+        gives a connection; it may be cancelled meanwhile, and be tried again.
+        """
+
     async def ended(self) -> Ended:
         """Return the source's last figures; to be called after `watch` has ended."""
 
@@ -339,6 +376,18 @@ class Hypervisor(Protocol):
 
     async def send(self, machine: Machine, tuning: Tuning, address: MigrationAddress) -> Migration:
         """Start moving a machine's guest; the guest goes on running here meanwhile."""
+
+    async def rejoin(self, machine: Machine) -> Migration:
+        """Return the move from here that somebody else began, as far as it has come.
+
+        `CommandRefused` when none is under way. Its stream begins with the phase it is in.
+        """
+
+    async def expecting(self, machine: Machine, address: MigrationAddress) -> Reception:
+        """Return what somebody else made of `machine`: a destination listening at `address`."""
+
+    async def seek(self, name: str) -> Machine | None:
+        """Return the machine of that name; None when this host is sure to hold none that lives."""
 
 
 class Examiner(Protocol):

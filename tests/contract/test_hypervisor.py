@@ -194,6 +194,68 @@ async def test_a_guest_that_stands_still_can_be_called_back(pair: Harness) -> No
     assert not await reception.machine.running()
 
 
+async def test_a_post_copy_that_lost_its_connection_is_taken_up_again(pair: Harness) -> None:
+    tuning = Tuning(postcopy=Postcopy.AFTER_FIRST_PASS, bandwidth_limit=pair.slow)
+    machine, reception, migration = await begin(pair, tuning)
+    events: list[Event] = []
+    async for event in migration.watch():
+        events.append(event)
+        if isinstance(event, Observation) and event.phase is Phase.PRECOPY:
+            await migration.apply(StartPostcopy())
+        if phases(events)[-1:] == [Phase.POSTCOPY] and isinstance(event, PhaseChange):
+            if Phase.POSTCOPY_PAUSED not in phases(events):
+                await reception.run()
+                await migration.pause()
+            else:
+                await migration.apply(SetBandwidthLimit(None))
+        if isinstance(event, PhaseChange) and event.phase is Phase.POSTCOPY_PAUSED:
+            assert (await machine.standing()).phase is Phase.POSTCOPY_PAUSED
+            await migration.resume(await reception.listen_again())
+    assert phases(events)[-4:] == [
+        Phase.POSTCOPY,
+        Phase.POSTCOPY_PAUSED,
+        Phase.POSTCOPY,
+        Phase.COMPLETED,
+    ]
+    assert (await reception.machine.standing()).phase is Phase.COMPLETED
+    assert await reception.machine.running()
+    assert not await machine.running()
+
+
+async def test_only_a_post_copy_can_be_paused_and_taken_up_again(pair: Harness) -> None:
+    machine, reception, migration = await begin(pair, Tuning(bandwidth_limit=pair.slow))
+    with pytest.raises(HostError):
+        await migration.pause()
+    with pytest.raises(HostError):
+        await migration.resume(reception.address)
+    with pytest.raises(CommandRefused):
+        await reception.listen_again()
+    assert await machine.running()
+
+
+async def test_a_move_under_way_is_found_and_called_back_by_another(pair: Harness) -> None:
+    machine, reception, _ = await begin(pair, Tuning(bandwidth_limit=pair.slow))
+    found = await pair.source.seek(pair.vm.name)
+    there = await pair.destination.seek(pair.vm.name)
+    assert found is not None
+    assert there is not None
+    migration = await pair.source.rejoin(found)
+    events: list[Event] = []
+    async for event in migration.watch():
+        events.append(event)
+        if isinstance(event, Observation) and event.phase is Phase.PRECOPY:
+            await migration.apply(Cancel())
+    assert phases(events)[-1] is Phase.CANCELLED
+    assert (await machine.standing()).phase is Phase.CANCELLED
+    again = await pair.destination.expecting(there, reception.address)
+    assert again.address == reception.address
+    await there.stop()
+    assert await pair.destination.seek(pair.vm.name) is None
+    assert await machine.running()
+    with pytest.raises(CommandRefused):
+        await pair.source.rejoin(found)
+
+
 async def test_a_dead_destination_fails_the_move_and_the_source_keeps_the_guest(
     pair: Harness,
 ) -> None:

@@ -44,6 +44,8 @@ from whimbrel.practice.record import Record, Unwritten
 from whimbrel.practice.settle import Finding, Moved, Settlement
 from whimbrel.theory.convergence import Convergence
 
+__all__ = ["Moved", "Request", "Watcher", "move"]
+
 Clock = Callable[[], float]
 
 

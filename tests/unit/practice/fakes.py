@@ -9,7 +9,7 @@ from whimbrel.errors import CommandRefused, HostError, HostUnreachable
 from whimbrel.model.inventory import Capability, MigrationAddress, Vm
 from whimbrel.model.method import Tuning
 from whimbrel.model.migration import ENDS, Action, Cancel, Decision, Event, Phase, PhaseChange
-from whimbrel.ports import Ended, Inspection, Machine, Storage
+from whimbrel.ports import Ended, Inspection, Machine, Standing, Storage
 
 VM = Vm("guest", 1 << 28)
 ADDRESS = MigrationAddress("127.0.0.1", 4444)
@@ -24,6 +24,7 @@ class FakeMachine:
     runs: bool = False
     stopped: bool = False
     silent: bool = False
+    phase: Phase = Phase.IDLE
     forgotten: int = 0
 
     def channel(self, name: str) -> Path:
@@ -42,6 +43,11 @@ class FakeMachine:
         if self.silent:
             raise HostUnreachable("no answer")
         return self.runs and not self.stopped
+
+    async def standing(self) -> Standing:
+        if self.silent or self.stopped:
+            raise HostUnreachable("no answer")
+        return Standing(self.runs, self.phase)
 
     async def resume(self) -> None:
         if self.silent or self.stopped:
@@ -63,11 +69,19 @@ class FakeReception:
     machine: FakeMachine
     refuses: bool = False
     address: MigrationAddress = ADDRESS
+    deaf: bool = False
+    listens: int = 0
 
     async def run(self) -> None:
         if self.refuses:
             raise HostError("the device state does not fit")
         self.machine.runs = True
+
+    async def listen_again(self) -> MigrationAddress:
+        if self.deaf:
+            raise HostUnreachable("no answer")
+        self.listens += 1
+        return self.address
 
 
 @dataclass
@@ -81,6 +95,8 @@ class FakeMigration:
     phase: Phase = Phase.IDLE
     hold: asyncio.Event | None = None
     gone: bool = False
+    pauses: int = 0
+    resumed: list[MigrationAddress] = field(default_factory=list)
 
     async def watch(self) -> AsyncIterator[Event]:
         for step in self.script:
@@ -114,6 +130,12 @@ class FakeMigration:
                 self.hold.set()
         self.applied.append(action)
 
+    async def pause(self) -> None:
+        self.pauses += 1
+
+    async def resume(self, address: MigrationAddress) -> None:
+        self.resumed.append(address)
+
     async def ended(self) -> Ended:
         return Ended(self.phase, "as scripted", 1.0, 0.1, 0.01, 1000)
 
@@ -146,6 +168,19 @@ class FakeHypervisor:
         if self.migration is None:
             raise HostError("cannot send")
         return self.migration
+
+    async def rejoin(self, machine: Machine) -> FakeMigration:
+        if self.migration is None:
+            raise CommandRefused("no move is under way")
+        return self.migration
+
+    async def expecting(self, machine: Machine, address: MigrationAddress) -> FakeReception:
+        if self.reception is None:
+            raise CommandRefused("nobody is expected")
+        return self.reception
+
+    async def seek(self, name: str) -> FakeMachine | None:
+        return None
 
 
 class Silent:

@@ -36,7 +36,7 @@ class QemuHost(QemuHypervisor):
         self._folder = folder
         self._launcher = launcher
         self._abilities: Abilities | None = None
-        self._processes: list[ChildProcess] = []
+        self._machines: list[QemuMachine] = []
         self._started = 0
 
     async def __aenter__(self) -> Self:
@@ -48,7 +48,7 @@ class QemuHost(QemuHypervisor):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await asyncio.gather(*(process.stop() for process in self._processes))
+        await asyncio.gather(*(machine.stop() for machine in self._machines))
 
     async def abilities(self) -> Abilities:
         """See `QemuHypervisor.abilities`."""
@@ -57,6 +57,11 @@ class QemuHost(QemuHypervisor):
             self._abilities = await probe(f"{self.name} (probe)", folder, self._launcher)
         return self._abilities
 
+    async def seek(self, name: str) -> QemuMachine | None:
+        """See `QemuHypervisor.seek`."""
+        alive = (each for each in self._machines if each.process.alive)
+        return next((each for each in alive if each.vm.name == name), None)
+
     async def build(self, vm: Vm, memory: PreparedMemory | None, *, incoming: bool) -> QemuMachine:
         """See `QemuHypervisor.build`."""
         self._started += 1
@@ -64,5 +69,6 @@ class QemuHost(QemuHypervisor):
         words = command_line(vm, folder, memory, incoming=incoming)
         name = f"{vm.name} on {self.name}"
         process = await ChildProcess.start(name, words, folder, self._launcher)
-        self._processes.append(process)
-        return QemuMachine(vm, process)
+        machine = QemuMachine(vm, process)
+        self._machines.append(machine)
+        return machine

@@ -53,6 +53,10 @@ class QemuHypervisor(ABC):
         """Return what this QEMU can do and is; probed at the first call."""
 
     @abstractmethod
+    async def seek(self, name: str) -> QemuMachine | None:
+        """See `ports.Hypervisor.seek`."""
+
+    @abstractmethod
     async def build(self, vm: Vm, memory: PreparedMemory | None, *, incoming: bool) -> QemuMachine:
         """Start a QEMU that holds the VM; raises `HostError`, and nothing is left then."""
 
@@ -86,8 +90,7 @@ class QemuHypervisor(ABC):
         self, machine: Machine, tuning: Tuning, address: MigrationAddress
     ) -> QemuMigration:
         """See `ports.Hypervisor.send`."""
-        if not isinstance(machine, QemuMachine):
-            raise ConfigError(f"VM {machine.vm.name} is not held by plain QEMU on {self.name}.")
+        machine = self._own(machine)
         await self._require(tuning)
         _agree(tuning, address)
         await self._configure(machine, tuning)
@@ -104,6 +107,24 @@ class QemuHypervisor(ABC):
                 await forget(machine.process, MIGRATION)
             raise
         return migration
+
+    async def rejoin(self, machine: Machine) -> QemuMigration:
+        """See `ports.Hypervisor.rejoin`."""
+        held = self._own(machine)
+        monitor = held.process.monitor
+        events = monitor.listen(*EVENTS)
+        return await QemuMigration.rejoined(
+            monitor, events, held.vm.memory, lambda: held.process.alive
+        )
+
+    async def expecting(self, machine: Machine, address: MigrationAddress) -> QemuReception:
+        """See `ports.Hypervisor.expecting`."""
+        return QemuReception(self._own(machine), address)
+
+    def _own(self, machine: Machine) -> QemuMachine:
+        if not isinstance(machine, QemuMachine):
+            raise ConfigError(f"VM {machine.vm.name} is not held by plain QEMU on {self.name}.")
+        return machine
 
     async def _require(self, tuning: Tuning) -> None:
         lacking = await self.lacking()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from whimbrel.errors import ConfigError, HostError, HostUnreachable
+from whimbrel.errors import CommandRefused, ConfigError, HostError, HostUnreachable
 from whimbrel.hypervisors.qemu import encryption
 from whimbrel.hypervisors.qemu.command_line import channel_name
 from whimbrel.hypervisors.qemu.storage import QemuStorage
+from whimbrel.hypervisors.qemu.translate import phase_of, recover_uri
+from whimbrel.ports import Standing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,6 +23,11 @@ if TYPE_CHECKING:
 
 RUNS_WITHIN = 30.0
 """Seconds a destination may take to load the device state and run its guest."""
+
+_PAUSES_WITHIN = 3.0
+"""Seconds for a destination to pause a post-copy whose connection was shut."""
+
+_TRY_AGAIN = 0.05
 
 _GONE_WITHIN = 2.0
 """Seconds between a connection's end and the process's, when a QEMU dies."""
@@ -72,6 +81,17 @@ class QemuMachine:
             raise
         return bool(answer["running"])
 
+    async def standing(self) -> Standing:
+        """See `ports.Machine.standing`."""
+        monitor = self.process.monitor
+        status = await monitor.execute("query-status")
+        move = await monitor.execute("query-migrate")
+        return Standing(
+            running=bool(status["running"]),
+            phase=phase_of(move.get("status", "none")),
+            reason=str(move.get("error-desc", "")),
+        )
+
     async def resume(self) -> None:
         """See `ports.Machine.resume`."""
         await self.process.monitor.execute("cont")
@@ -106,6 +126,26 @@ class QemuReception:
             raise await self._lost(error) from error
         finally:
             self._events.close()
+
+    async def listen_again(self) -> MigrationAddress:
+        """See `ports.Reception.listen_again`; on the port that it had, which is known to all."""
+        monitor = self.machine.process.monitor
+        clock = asyncio.get_running_loop().time
+        until = clock()
+        with suppress(CommandRefused):  # it may have noticed by itself
+            await monitor.execute("migrate-pause", urgent=True)
+            until += _PAUSES_WITHIN
+        arguments = {"uri": recover_uri(self.address)}
+        while True:
+            try:
+                await monitor.execute("migrate-recover", arguments, urgent=True)
+            except CommandRefused:
+                if clock() >= until:
+                    raise
+                # Urgent commands are all it answers for sure, and none waits for the pause.
+                await asyncio.sleep(_TRY_AGAIN)
+            else:
+                return self.address
 
     async def _resumed(self) -> None:
         while heard := await self._events.next(RUNS_WITHIN):

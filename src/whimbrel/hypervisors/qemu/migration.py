@@ -11,11 +11,14 @@ from typing import Any
 from whimbrel.errors import CommandRefused, HostUnreachable, ProtocolError
 from whimbrel.hypervisors.qemu.monitor import Events, Monitor
 from whimbrel.hypervisors.qemu.translate import (
+    channels_argument,
     ended_from,
     limit_parameters,
     observation_from,
     phase_of,
 )
+from whimbrel.model.inventory import MigrationAddress
+from whimbrel.model.method import Transport
 from whimbrel.model.migration import (
     ENDS,
     TRANSITIONS,
@@ -37,6 +40,8 @@ POLL_EVERY = 0.1
 
 EVENTS = ("MIGRATION", "MIGRATION_PASS")
 
+_RECOVERING = {"postcopy-recover-setup", "postcopy-recover"}
+
 
 class QemuMigration:
     """The port's `Migration`, over the source's monitor."""
@@ -49,11 +54,26 @@ class QemuMigration:
         self._events = events
         self._alive = alive
         self._phase = Phase.IDLE
-        self._called_back = False
+        self._called_back = self._rejoined = False
         self._clock = asyncio.get_running_loop().time
         self._began = self._clock()
         self._next_poll = self._began + POLL_EVERY
         self._last = Observation(at=0.0, phase=Phase.IDLE)
+
+    @classmethod
+    async def rejoined(
+        cls, monitor: Monitor, events: Events, memory: int, alive: Callable[[], bool]
+    ) -> "QemuMigration":
+        """Return a move that is under way; `CommandRefused` when there is none."""
+        answer = await monitor.execute("query-migrate")
+        phase = phase_of(answer.get("status", "none"))
+        if phase in ENDS or phase is Phase.IDLE:
+            events.close()
+            raise CommandRefused(f"No move is under way; the last one is {phase}.")
+        migration = cls(monitor, events, memory, alive)
+        migration._began -= answer.get("total-time", 0) / 1000
+        migration._rejoined = True
+        return migration
 
     async def watch(self) -> AsyncIterator[Event]:
         """See `ports.Migration.watch`."""
@@ -85,6 +105,22 @@ class QemuMigration:
                 await self._set(limit_parameters(rate))
             case Proceed():
                 await self._monitor.execute("migrate-continue", {"state": "pre-switchover"})
+
+    async def pause(self) -> None:
+        """See `ports.Migration.pause`."""
+        await self._monitor.execute("migrate-pause", urgent=True)
+
+    async def resume(self, address: MigrationAddress) -> None:
+        """See `ports.Migration.resume`."""
+        channels = channels_argument(address, Transport.TCP)
+        await self._monitor.execute("migrate", {"channels": channels, "resume": True})
+        answer = await self._ask()
+        while answer["status"] in _RECOVERING:
+            await asyncio.sleep(POLL_EVERY)
+            answer = await self._ask()
+        if phase_of(answer["status"]) is Phase.POSTCOPY_PAUSED:
+            words = answer.get("error-desc") or "no connection"
+            raise HostUnreachable(f"The post-copy could not be taken up again: {words}")
 
     async def ended(self) -> Ended:
         """See `ports.Migration.ended`; after a cancel QEMU forgets RAM, so the last word counts."""
@@ -133,6 +169,9 @@ class QemuMigration:
             phase = Phase.CANCELLED
         if phase is self._phase or (phase is Phase.IDLE and self._phase is not Phase.IDLE):
             return None
+        if self._rejoined and self._phase is Phase.IDLE:
+            self._phase = phase  # where it was found
+            return PhaseChange(phase, self._now(), reason)
         if phase not in TRANSITIONS[self._phase]:
             if self._skipped(phase):
                 self._phase = phase

@@ -45,13 +45,15 @@ class Monitor:
         """
         ended = asyncio.ensure_future(process_end)
         attempt = asyncio.ensure_future(cls._connect(path, name))
-        await asyncio.wait({ended, attempt}, return_when=asyncio.FIRST_COMPLETED)
-        if ended.done() and not attempt.done():
+        try:
+            await asyncio.wait({ended, attempt}, return_when=asyncio.FIRST_COMPLETED)
+            if not attempt.done():
+                raise HostUnreachable(f"{name}: QEMU ended before it could be reached.")
+            return await attempt
+        finally:
+            ended.cancel()
             attempt.cancel()
-            await asyncio.gather(attempt, return_exceptions=True)
-            raise HostUnreachable(f"{name}: QEMU ended before it could be reached.")
-        ended.cancel()
-        return await attempt
+            await asyncio.wait({ended, attempt})
 
     @classmethod
     async def _connect(cls, path: Path, name: str) -> "Monitor":
@@ -66,8 +68,13 @@ class Monitor:
             else:
                 return cls(client, name)
 
-    async def execute(self, command: str, arguments: Mapping[str, Any] | None = None) -> Any:
+    async def execute(
+        self, command: str, arguments: Mapping[str, Any] | None = None, *, urgent: bool = False
+    ) -> Any:
         """Carry out one QMP command and return its answer.
+
+        An urgent one is answered even while QEMU's main loop waits for a page of post-copy;
+        QEMU takes only a few commands that way (out of band, docs/interop/qmp-spec).
 
         Raises:
             CommandRefused: QEMU said no; its words are kept.
@@ -76,7 +83,7 @@ class Monitor:
         """
         try:
             async with asyncio.timeout(ANSWER_WITHIN):
-                return await self._client.execute(command, dict(arguments or {}))
+                return await self._client.execute(command, dict(arguments or {}), oob=urgent)
         except ExecuteError as error:
             raise CommandRefused(f"{self._name}: QEMU refused {command}: {error}") from error
         except TimeoutError as error:

@@ -190,6 +190,11 @@ class ResidentHost(QemuHypervisor):
         process = await ResidentProcess.find(title, place, birth, CONDUCT)
         return await self._hold(found.vm, process)
 
+    async def seek(self, name: str) -> QemuMachine | None:
+        """See `QemuHypervisor.seek`."""
+        found = await self.resident(name)
+        return await self.find(name) if found is not None and found.alive else None
+
     async def remove(self, name: str) -> None:
         """End a VM whatever it does, and remove its folder; harmless where there is none."""
         _check_name(name)
@@ -256,7 +261,8 @@ class ResidentHost(QemuHypervisor):
 
 async def _answers(machine: QemuMachine) -> bool:
     with suppress(HostError):
-        return await machine.running() or machine.process.alive
+        await machine.process.monitor.execute("query-status")
+        return True
     return False
 
 

@@ -98,6 +98,12 @@ def channels_argument(address: MigrationAddress, transport: Transport) -> list[d
     return [{"channel-type": "main", "addr": place}]
 
 
+def recover_uri(address: MigrationAddress) -> str:
+    """Return the argument of migrate-recover, which knows no channels."""
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    return f"tcp:{host}:{address.port}" + (",mptcp=on" if address.mptcp else "")
+
+
 def observation_from(answer: Mapping[str, Any], at: float, phase: Phase) -> Observation:
     """Read query-migrate's answer; figures that QEMU leaves out are 0."""
     ram = answer.get("ram", {})

@@ -104,7 +104,7 @@ class SimulatedHypervisor:
         self._need(tuning)
         if machine not in self._site.machines or not isinstance(machine, SimulatedMachine):
             raise CommandRefused(f"{self._site.name} does not hold {machine.vm.name}.")
-        if machine.leaving:
+        if machine.migration is not None:
             raise CommandRefused(f"{machine.vm.name} is already being moved.")
         reception = self._site.network.listening.get((address.host, address.port))
         if reception is None:
@@ -126,6 +126,27 @@ class SimulatedHypervisor:
             may_pull=may_pull,
             pauses=tuning.pause_before_switchover,
         )
+
+    async def rejoin(self, machine: Machine) -> Migration:
+        """See `ports.Hypervisor.rejoin`; the same move, which goes on being told to one only."""
+        self._site.reach()
+        if not isinstance(machine, SimulatedMachine) or machine.migration is None:
+            raise CommandRefused(f"No move of {machine.vm.name} is under way.")
+        return machine.migration
+
+    async def expecting(self, machine: Machine, address: MigrationAddress) -> Reception:
+        """See `ports.Hypervisor.expecting`."""
+        self._site.reach()
+        if not isinstance(machine, SimulatedMachine) or machine.reception is None:
+            raise CommandRefused(f"{machine.vm.name} was not built to receive a guest.")
+        if machine.reception.address != address:
+            raise CommandRefused(f"{machine.vm.name} does not listen at {address.host}.")
+        return machine.reception
+
+    async def seek(self, name: str) -> Machine | None:
+        """See `ports.Hypervisor.seek`."""
+        self._site.reach()
+        return next((each for each in self._site.machines if each.vm.name == name), None)
 
     def _course(self, survey: Survey, tuning: Tuning) -> CourseOf:
         def course_of(changes: tuple[Change, ...], horizon: float) -> Course:

@@ -11,7 +11,7 @@ from whimbrel.hypervisors.simulated.inspect import SimulatedInspection
 from whimbrel.model.inventory import MigrationAddress, Vm
 from whimbrel.model.memory import HostProfile, LinkProfile, MemoryProfile
 from whimbrel.model.migration import Phase
-from whimbrel.ports import Storage
+from whimbrel.ports import Migration, Standing, Storage
 from whimbrel.theory.simulate import Change
 
 FIRST_PORT = 49152
@@ -60,12 +60,16 @@ class SimulatedNetwork:
         speed: Simulated seconds in a real one.
         addresses: The addresses that hosts have on it.
         listening: Who waits for a guest, by address and port.
+        again: Who waits for a post-copy that has lost its connection.
+        cut: Whether nothing gets through; what is on its way is not told by itself.
     """
 
     link: LinkProfile = field(default_factory=lambda: LinkProfile({1: 1.25e9}))
     speed: float = 1.0
     addresses: frozenset[str] = frozenset({"127.0.0.1"})
     listening: dict[tuple[str, int], "SimulatedReception"] = field(default_factory=dict)
+    again: dict[tuple[str, int], "SimulatedReception"] = field(default_factory=dict)
+    cut: bool = False
 
     def place(self, wanted: MigrationAddress) -> MigrationAddress:
         """Return the address with a free port; `CommandRefused` where there is none."""
@@ -112,14 +116,18 @@ class SimulatedMachine:
     """The port's `Machine`.
 
     Attributes:
-        leaving: Whether its guest is on its way to another host.
+        migration: The move on which its guest is to another host; None where it stays.
+        phase: How far the last move from it or to it is.
         memory: What its guest's memory holds.
+        reception: What waits for its guest, where it was built for one.
         mourners: Called when it ends.
     """
 
     def __init__(self, vm: Vm, site: Site, state: State) -> None:
         self._vm, self._site, self._state = vm, site, state
-        self.leaving = False
+        self.migration: Migration | None = None
+        self.reception: SimulatedReception | None = None
+        self.phase = Phase.IDLE
         self.memory = MemoryProfile(vm.memory)
         self.mourners: list[Mourner] = []
         site.machines.append(self)
@@ -154,6 +162,12 @@ class SimulatedMachine:
         """See `ports.Machine.running`."""
         self._site.reach()
         return self._state is State.RUNNING
+
+    async def standing(self) -> Standing:
+        """See `ports.Machine.standing`."""
+        if self._state is State.GONE:
+            raise HostUnreachable(f"{self._vm.name} has ended on {self._site.name}.")
+        return Standing(await self.running(), self.phase)
 
     async def resume(self) -> None:
         """See `ports.Machine.resume`; a guest that was handed over is not taken back."""
@@ -203,6 +217,7 @@ class SimulatedReception:
         self._settled = asyncio.Event()
         self._lost = ""
         machine.mourners.append(self._settle)
+        machine.reception = self
         site.network.listening[address.host, address.port] = self
 
     @property
@@ -230,6 +245,14 @@ class SimulatedReception:
         if self._site.faults.refuses_to_run:
             raise CommandRefused(f"{self._site.name} refuses to run the guest, as was asked for.")
         self._machine.enter(State.RUNNING)
+
+    async def listen_again(self) -> MigrationAddress:
+        """See `ports.Reception.listen_again`."""
+        self._site.reach()
+        if self._machine.phase is not Phase.POSTCOPY_PAUSED:
+            raise CommandRefused("No post-copy has lost its connection.")
+        self._site.network.again[self._address.host, self._address.port] = self
+        return self._address
 
     def arrive(self) -> None:
         """Note that the source has handed the guest over."""

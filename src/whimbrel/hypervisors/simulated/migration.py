@@ -11,6 +11,7 @@ from whimbrel.hypervisors.simulated.machine import (
     Site,
     State,
 )
+from whimbrel.model.inventory import MigrationAddress
 from whimbrel.model.migration import (
     ENDS,
     Action,
@@ -51,7 +52,7 @@ class SimulatedMigration:
         may_pull: bool,
         pauses: bool = False,
     ) -> None:
-        self._pauses = pauses
+        self._pauses, self._paused, self._held = pauses, False, 0.0
         self._machine, self._reception, self._site = machine, reception, site
         self._course_of, self._may_pull = course_of, may_pull
         self._changes: tuple[Change, ...] = ()
@@ -67,7 +68,7 @@ class SimulatedMigration:
         self._clock = asyncio.get_running_loop().time
         self._began = self._clock()
         self._task = asyncio.create_task(self._play())
-        machine.leaving = True
+        machine.migration = self
         machine.mourners.append(self._source_vanished)
         reception.machine.mourners.append(self._destination_vanished)
 
@@ -94,6 +95,28 @@ class SimulatedMigration:
         now = min((self._clock() - self._began) * self._site.network.speed, self._next()[0])
         self._changes += (Change(max(now, self._position), action),)
         self._course = self._course_of(self._changes, self._horizon)
+        self._woken.set()
+
+    async def pause(self) -> None:
+        """See `ports.Migration.pause`."""
+        self._site.reach()
+        if self._phase is not Phase.POSTCOPY:
+            raise CommandRefused("There is no post-copy under way that could be paused.")
+        self._paused = True
+        self._enter(PhaseChange(Phase.POSTCOPY_PAUSED, self._position))
+        self._woken.set()
+
+    async def resume(self, address: MigrationAddress) -> None:
+        """See `ports.Migration.resume`."""
+        self._site.reach()
+        if not self._paused:
+            raise CommandRefused("No post-copy is paused.")
+        place = (address.host, address.port)
+        if self._site.network.cut or self._site.network.again.get(place) is not self._reception:
+            raise HostUnreachable(f"Nobody listens at {address.host}:{address.port}.")
+        del self._site.network.again[place]
+        self._paused = False
+        self._enter(PhaseChange(Phase.POSTCOPY, self._position))
         self._woken.set()
 
     async def ended(self) -> Ended:
@@ -140,8 +163,8 @@ class SimulatedMigration:
 
     @property
     def _standing(self) -> bool:
-        """Whether it stands still before switchover until it may proceed."""
-        return self._pauses and self._phase is Phase.SWITCHOVER
+        """Whether it goes on only when told: before switchover, or with its link lost."""
+        return self._paused or (self._pauses and self._phase is Phase.SWITCHOVER)
 
     def _called_back(self) -> None:
         for phase in (Phase.CANCELLING, Phase.CANCELLED):
@@ -149,12 +172,14 @@ class SimulatedMigration:
         self._woken.set()
 
     async def _stand(self) -> None:
-        """Wait for `Proceed`; the course's clock stands still meanwhile."""
-        stopped = self._clock()
+        """Wait until it may go on; the course's clock stands still meanwhile."""
         while self._standing and not self._over:
-            self._woken.clear()
-            await self._woken.wait()
-        self._began += self._clock() - stopped
+            began = self._clock()
+            if not await self._interrupted(OBSERVE_EVERY / self._site.network.speed):
+                self._tell(replace(self._last, at=self._position, phase=self._phase))
+            passed = self._clock() - began
+            self._began += passed
+            self._held += passed * self._site.network.speed
 
     async def _play(self) -> None:
         while not self._over:
@@ -211,6 +236,7 @@ class SimulatedMigration:
 
     def _enter(self, change: PhaseChange) -> None:
         self._phase = change.phase
+        self._machine.phase = self._reception.machine.phase = change.phase
         self._entered.add(change.phase)
         if change.phase is Phase.SWITCHOVER:
             self._machine.enter(State.STOPPED)
@@ -222,7 +248,7 @@ class SimulatedMigration:
             self._reception.lose("the move was cancelled")
         if change.phase in ENDS:
             self._ended = self._last_word(change)
-            self._machine.leaving = False
+            self._machine.migration = None
         self._tell(change)
 
     def _last_word(self, change: PhaseChange) -> Ended:
@@ -230,7 +256,7 @@ class SimulatedMigration:
         return Ended(
             phase=change.phase,
             reason=change.reason,
-            total_time=change.at,
+            total_time=change.at + self._held,
             setup_time=next((p.at for p in course.phases if p.phase is Phase.PRECOPY), None),
             downtime=course.downtime_reported if completed else None,
             transferred=course.counted_bytes if completed else self._last.transferred,
@@ -250,4 +276,4 @@ class SimulatedMigration:
 
     def _tell(self, event: Event) -> None:
         if not self._lost:
-            self._heard.put_nowait(event)
+            self._heard.put_nowait(replace(event, at=event.at + self._held))
