@@ -119,12 +119,16 @@ async def survey(
     effort = EFFORTS[depth]
     began, used = time.monotonic(), _cpu()
     there = subject.destination or subject.source
-    before = [await probe.idle() for probe in (subject.source, there)]
+    probes = (subject.source, there)
+    before = [await probe.idle() for probe in probes]
     chance = generator or np.random.default_rng()
     guest = await survey_guest(subject.guest, effort, subject.compressions, chance)
-    after = [await probe.idle() for probe in (subject.source, there)]
+    after = [await probe.idle() for probe in probes]
     own = _cpu() - used
-    spare = [spare_cores(*pair, own) for pair in zip(before, after, strict=True)]
+    spare = [
+        spare_cores(sooner, later, own if isinstance(probe, ThisHost) else 0.0)
+        for probe, sooner, later in zip(probes, before, after, strict=True)
+    ]
     shared = there is subject.source
     profiles = await _profiles(subject, there, [s / (1 + shared) for s in spare], guest, effort)
     reading = await _probed(subject, effort)
