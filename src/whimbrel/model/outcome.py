@@ -73,6 +73,28 @@ class Outcome:
         return next(known, None)
 
     @property
+    def standstill(self) -> float | None:
+        """Seconds the guest stood still, by the clock of whoever conducted the move.
+
+        From when the source was heard to stop it until it ran at the destination: the way of
+        these words is in it, at most one round trip. None where it did not arrive. Where the
+        source tells of post-copy only after the hand-over, its own account of that is added.
+        """
+        if self.arrival_time is None:
+            return None
+        left = {Phase.SWITCHOVER, Phase.POSTCOPY, Phase.COMPLETED}
+        first: PhaseChange | None = None
+        for each in reversed(self.phases):
+            if each.phase in left:
+                first = each
+            elif each.phase is Phase.PRECOPY:
+                break
+        if first is None:
+            return None
+        before = 0.0 if first.phase is Phase.SWITCHOVER else self.downtime_reported or 0.0
+        return max(0.0, self.arrival_time - first.at) + before
+
+    @property
     def pass_count(self) -> int | None:
         """Number of passes; None where none was seen."""
         counts = [p.number for p in self.passes] + [o.passes for o in self.observations]
