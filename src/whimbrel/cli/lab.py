@@ -3,7 +3,6 @@
 import asyncio
 import math
 import shlex
-import signal
 import sys
 import tomllib
 from collections.abc import Coroutine, Iterator, Mapping
@@ -18,6 +17,7 @@ from rich.console import Console
 from whimbrel.cli import flags
 from whimbrel.cli.output import Output
 from whimbrel.cli.progress import Terminal
+from whimbrel.cli.running import interruptible
 from whimbrel.errors import ConfigError, ExitCode, WhimbrelError
 from whimbrel.lab.accuracy import SuiteResult, run_accuracy
 from whimbrel.lab.bench import run_lab
@@ -216,14 +216,9 @@ def _rescue(so_far: LabResult, planned: int, terminal: Terminal, output: Output)
 
 
 async def _interruptible(job: Coroutine[None, None, T], terminal: Terminal) -> T:
-    """Let SIGTERM and a lost terminal end the lab as Ctrl-C does: what it made is removed first."""
-    task = asyncio.current_task()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        # Under nohup the terminal's end is ignored, and stays so.
-        if task is not None and signal.getsignal(number) is not signal.SIG_IGN:
-            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    """Say that an interrupted lab is gone: what it made is removed first."""
     try:
-        return await job
-    except asyncio.CancelledError:
+        return await interruptible(job)
+    except KeyboardInterrupt:
         terminal.says("Interrupted: everything the lab made has been removed.")
-        raise KeyboardInterrupt from None
+        raise

@@ -8,10 +8,19 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from whimbrel.cli.config import config
+from whimbrel.cli.console import console
+from whimbrel.cli.down import down
 from whimbrel.cli.exits import EXIT_CODES
 from whimbrel.cli.history import history
+from whimbrel.cli.hosts import hosts
 from whimbrel.cli.lab import lab
+from whimbrel.cli.plan import plan
 from whimbrel.cli.report import report
+from whimbrel.cli.schedule import schedule
+from whimbrel.cli.scheduler import scheduler
+from whimbrel.cli.up import up
+from whimbrel.cli.vms import vms
 from whimbrel.errors import ExitCode, WhimbrelError
 
 app = typer.Typer(
@@ -23,9 +32,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command(name="config", epilog=EXIT_CODES)(config)
+app.command(name="hosts", epilog=EXIT_CODES)(hosts)
+app.command(name="vms", epilog=EXIT_CODES)(vms)
+app.command(name="up", epilog=EXIT_CODES)(up)
+app.command(name="down", epilog=EXIT_CODES)(down)
+app.command(name="console", epilog=EXIT_CODES)(console)
+app.command(name="plan", epilog=EXIT_CODES)(plan)
 app.command(name="lab", epilog=EXIT_CODES)(lab)
 app.command(name="history", epilog=EXIT_CODES)(history)
 app.command(name="report", epilog=EXIT_CODES)(report)
+app.add_typer(schedule, name="schedule")
+app.command(name="scheduler", epilog=EXIT_CODES)(scheduler)
 
 
 def _print_version(wanted: bool) -> None:
@@ -58,7 +76,7 @@ def _run() -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else ExitCode.BUG
     except KeyboardInterrupt:
-        errors.print("Interrupted. Nothing of the lab is left running.")
+        errors.print("Interrupted.")
         return ExitCode.INTERRUPTED
     except WhimbrelError as error:
         errors.print(f"[bold red]{escape(error.what)}[/]")

@@ -1,0 +1,149 @@
+"""The hosts of a config as a command uses them: reached together, closed together.
+
+    async with opened(load(config)) as session:
+        vm = await session.find("web")          which host has it
+        host = session.hypervisor(vm.host)      the port Hypervisor there
+
+A host is connected when it is first asked, and all of them at the same time.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+
+from whimbrel.config import Config
+from whimbrel.config.readers import nearest
+from whimbrel.config.settled import HOW_TO_NAME
+from whimbrel.errors import ConfigError, HostError, HostUnreachable
+from whimbrel.hypervisors.connect import connect as hypervisor
+from whimbrel.hypervisors.qemu import ResidentHost
+from whimbrel.hypervisors.qemu.command_line import BINARY
+from whimbrel.model.inventory import Host
+from whimbrel.model.overview import HOLDING, HostSeen, VmSeen, VmState, host_seen
+from whimbrel.ports import Site
+from whimbrel.sites.connect import connect
+
+ASKED_WITHIN = 20.0
+"""Seconds for a host to tell what is on it."""
+
+
+class Session:
+    """Every host of a config; made by `opened`.
+
+    Attributes:
+        config: What names them.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self._sites: dict[str, Site] = {}
+        self._hypervisors: dict[str, ResidentHost] = {}
+
+    @property
+    def hosts(self) -> Sequence[Host]:
+        """Every host, in the file's order; raises `ConfigError` where there is none."""
+        if not self.config.hosts:
+            where = f"{self.config.path} names no host." if self.config.path else NO_FILE
+            raise ConfigError(where, HOW_TO_NAME)
+        return list(self.config.hosts.values())
+
+    def site(self, name: str) -> Site:
+        """Return a host's site, not yet connected; `ConfigError` for an unknown name."""
+        host = self.config.host(name)
+        if name not in self._sites:
+            self._sites[name] = connect(host)
+        return self._sites[name]
+
+    def hypervisor(self, name: str) -> ResidentHost:
+        """Return a host's hypervisor, of which nothing is asked yet."""
+        if name not in self._hypervisors:
+            self._hypervisors[name] = hypervisor(self.config.host(name), self.site(name))
+        return self._hypervisors[name]
+
+    async def close(self) -> None:
+        """End all connections; VMs go on."""
+        held, self._hypervisors = self._hypervisors, {}
+        sites, self._sites = self._sites, {}
+        await asyncio.gather(*(host.close() for host in held.values()))
+        await asyncio.gather(*(site.close() for site in sites.values()))
+
+    async def see(self, names: Iterable[str] | None = None) -> list[HostSeen]:
+        """Look at hosts, all of them unless named, and at their VMs; all at once.
+
+        One that cannot be asked holds up no other: it is told as unreachable.
+        """
+        chosen = [host.name for host in self.hosts] if names is None else list(names)
+        return list(await asyncio.gather(*(self._see(name) for name in chosen)))
+
+    async def find(self, vm: str, on: str | None = None) -> VmSeen:
+        """Return the one VM of a name; where it is on its way, the one that has its guest.
+
+        Args:
+            vm: Its name.
+            on: The only host to look at.
+
+        Raises:
+            ConfigError: There is none, or several; the hint has the nearest names.
+            HostUnreachable: There is none on the hosts that answered, but others did not.
+        """
+        seen = await self.see(None if on is None else [on])
+        return the_one(vm, seen)
+
+    async def _see(self, name: str) -> HostSeen:
+        host = self.config.host(name)
+        try:
+            site = self.site(name)
+            facts, vms = await asyncio.gather(
+                site.ask("facts", within=ASKED_WITHIN, qemu=BINARY),
+                site.ask(
+                    "vms_overview",
+                    within=ASKED_WITHIN,
+                    folder=host.folder,
+                    sockets=list(host.sockets),
+                ),
+            )
+        except HostError as error:
+            return HostSeen(name, unreachable=str(error))
+        return host_seen(name, facts, tuple(vms))
+
+
+NO_FILE = "There is no whimbrel.toml, neither here nor in your config folder."
+
+
+@asynccontextmanager
+async def opened(config: Config) -> AsyncIterator[Session]:
+    """Hold a session; its connections end with it."""
+    session = Session(config)
+    try:
+        yield session
+    finally:
+        await session.close()
+
+
+def the_one(name: str, hosts: Sequence[HostSeen]) -> VmSeen:
+    """Choose among all that was seen; see `Session.find`."""
+    every = [vm for host in hosts for vm in host.vms]
+    named = [vm for vm in every if vm.name == name]
+    alive = [vm for vm in named if vm.state is not VmState.ENDED]
+    holding = [vm for vm in named if vm.state in HOLDING]
+    for found in (holding, alive, named):
+        if len(found) == 1:
+            return found[0]
+        if found:
+            places = " and ".join(vm.host for vm in found)
+            raise ConfigError(f'There is a VM "{name}" on {places}.', "Say which: --on HOST.")
+    raise _missing(name, hosts, every)
+
+
+def _missing(
+    name: str, hosts: Sequence[HostSeen], every: Sequence[VmSeen]
+) -> ConfigError | HostUnreachable:
+    asked = ", ".join(host.name for host in hosts if not host.unreachable) or "no host"
+    silent = [host for host in hosts if host.unreachable]
+    what = f'There is no VM "{name}" on {asked}'
+    if silent:
+        whys = "\n".join(f"{host.name}: {host.unreachable}" for host in silent)
+        names = ", ".join(host.name for host in silent)
+        return HostUnreachable(f"{what}, and {names} cannot be asked.", whys)
+    known = [vm.name for vm in every]
+    return ConfigError(f"{what}.", nearest(name, known) if known else "See: whimbrel vms")
