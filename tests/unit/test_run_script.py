@@ -26,6 +26,9 @@ REAL = [
     "chmod",
 ]
 PROGRAMS = ["nsenter", "setpriv", "gcc", "busybox", "dpkg-deb", "zstd"]
+TO_MOVE = ["qemu-img"]
+TO_TEST = ["sshd", "ganesha.nfsd", "tgtd"]
+MODULES = ["qemu/block-iscsi.so", "ganesha/libfsalvfs.so"]
 DEBIAN_12 = "ID=debian\nVERSION_ID=12\nVERSION_CODENAME=bookworm\n"
 UBUNTU = "ID=ubuntu\nVERSION_ID=22.04\nVERSION_CODENAME=jammy\n"
 
@@ -58,6 +61,8 @@ class Sandbox:
         self.sources = folder / "sources"
         self.release = folder / "os-release"
         self.elsewhere = folder / "elsewhere"
+        self.libraries = folder / "lib"
+        self.systemd = folder / "systemd"
         for made in (self.checkout / "requirements", self.bin, self.sources, self.elsewhere):
             made.mkdir(parents=True)
         for name in ("runtime", "test"):
@@ -67,8 +72,11 @@ class Sandbox:
         self._copy(folder / "stdio.h")
         for name in REAL:
             (self.bin / name).symlink_to(str(shutil.which(name)))
-        for name in PROGRAMS:
+        for name in (*PROGRAMS, *TO_MOVE, *TO_TEST):
             self.fake(name, "")
+        for module in MODULES:
+            (self.libraries / module).parent.mkdir(parents=True)
+            (self.libraries / module).touch()
         self.fake("id", "echo 0")
         self.qemu("10.0.2 (Debian)")
         self.fake("python3", PYTHON)
@@ -81,6 +89,8 @@ class Sandbox:
             "/etc/os-release": self.release,
             "/etc/apt/sources.list.d": self.sources,
             "/usr/include/stdio.h": header,
+            "/usr/lib/x86_64-linux-gnu": self.libraries,
+            "/run/systemd/system": self.systemd,
             "$PATH:/usr/sbin:/sbin": "$PATH",
         }.items():
             assert real in text
@@ -262,6 +272,93 @@ def test_without_root_it_says_what_root_would_install(sandbox: Sandbox) -> None:
     assert "root is needed" in done.stderr
     assert "  gcc\n" in done.stderr
     assert sandbox.called() == []
+
+
+def test_the_lab_needs_neither_disks_nor_servers(sandbox: Sandbox) -> None:
+    sandbox.fake("apt-get", APT)
+    for name in (*TO_MOVE, *TO_TEST):
+        (sandbox.bin / name).unlink()
+    for module in MODULES:
+        (sandbox.libraries / module).unlink()
+    done = sandbox.run("lab")
+    assert done.returncode == 0, done.stderr
+    assert installs(sandbox.called()) == []
+
+
+def test_moving_needs_qemus_tools_and_modules_but_no_servers(sandbox: Sandbox) -> None:
+    sandbox.fake("apt-get", APT)
+    for name in (*TO_MOVE, *TO_TEST):
+        (sandbox.bin / name).unlink()
+    for module in MODULES:
+        (sandbox.libraries / module).unlink()
+    done = sandbox.run("whimbrel")
+    [call] = installs(sandbox.called())
+    assert call.endswith("--target-release=bookworm-backports install qemu-block-extra qemu-utils")
+    assert done.returncode == 2  # the fake apt brings nothing
+
+
+@pytest.mark.parametrize("command", ["test", "setup"])
+def test_tests_need_servers_besides(sandbox: Sandbox, command: str) -> None:
+    sandbox.fake("apt-get", APT)
+    for name in TO_TEST:
+        (sandbox.bin / name).unlink()
+    (sandbox.libraries / MODULES[1]).unlink()
+    sandbox.run(command)
+    [call] = installs(sandbox.called())
+    assert call.endswith(" install nfs-ganesha nfs-ganesha-vfs openssh-server tgt")
+
+
+def test_modules_are_asked_of_debians_qemu_only(sandbox: Sandbox) -> None:
+    for module in MODULES:
+        (sandbox.libraries / module).unlink()
+    assert sandbox.run("setup").returncode == 0
+
+
+SYSTEMCTL = """
+case "$*" in "cat tgt.service") exit 0 ;; cat*) exit 1 ;; esac
+echo "systemctl $*" >>"$LOG"
+"""
+
+
+def test_no_service_of_a_test_package_is_started_and_none_of_the_owners_is_touched(
+    sandbox: Sandbox,
+) -> None:
+    sandbox.fake("apt-get", APT)
+    sandbox.fake("systemctl", SYSTEMCTL)
+    sandbox.systemd.mkdir()
+    (sandbox.bin / "sshd").unlink()
+    sandbox.run("setup")
+    calls = sandbox.called()
+    [install] = [at for at, call in enumerate(calls) if call.endswith("install openssh-server")]
+    assert calls.index("systemctl --quiet --runtime mask ssh.service") < install
+    assert calls.index("systemctl --quiet --runtime mask rpcbind.socket") < install
+    assert calls.index("systemctl --quiet disable ssh.service") > install
+    assert calls.index("systemctl --quiet --runtime unmask ssh.service") > install
+    assert not any("tgt.service" in call for call in calls)
+
+
+def test_services_are_let_go_of_also_when_apt_fails(sandbox: Sandbox) -> None:
+    sandbox.fake("apt-get", "exit 100")
+    sandbox.fake("systemctl", SYSTEMCTL)
+    sandbox.systemd.mkdir()
+    (sandbox.bin / "sshd").unlink()
+    assert sandbox.run("setup").returncode == 2
+    calls = sandbox.called()
+    masked = [call.split()[-1] for call in calls if " mask " in call]
+    assert masked
+    assert masked == [call.split()[-1] for call in calls if " unmask " in call]
+
+
+@pytest.mark.parametrize("missing", ["gcc", "qemu-img"])
+def test_services_are_nobodys_business_where_no_server_is_installed(
+    sandbox: Sandbox, missing: str
+) -> None:
+    sandbox.fake("apt-get", APT)
+    sandbox.fake("systemctl", SYSTEMCTL)
+    sandbox.systemd.mkdir()
+    (sandbox.bin / missing).unlink()
+    sandbox.run("whimbrel")
+    assert not any(call.startswith("systemctl") for call in sandbox.called())
 
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not here")
