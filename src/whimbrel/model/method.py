@@ -197,6 +197,7 @@ class Settings:
         prepared_memory: Applied where it pays: not to post-copy, which throws prepared
             memory away, nor to `qemu-default`.
         free_page_hints: Applied to pre-copy methods but `qemu-default`.
+        encrypted: Applied to every method; RDMA, which cannot, is thereby ruled out.
     """
 
     channels: int = 2
@@ -206,6 +207,7 @@ class Settings:
     downtime_limit: float = 0.3
     prepared_memory: PreparedMemory | None = PreparedMemory()
     free_page_hints: bool = True
+    encrypted: bool = False
 
 
 def tuning_for(method: Method, settings: Settings) -> Tuning:
@@ -214,12 +216,17 @@ def tuning_for(method: Method, settings: Settings) -> Tuning:
     For `auto` it is the plain pre-copy that its choice begins from.
     """
     if method is Method.QEMU_DEFAULT:
-        return Tuning(as_qemu_comes=True, downtime_limit=settings.downtime_limit)
+        return Tuning(
+            as_qemu_comes=True,
+            downtime_limit=settings.downtime_limit,
+            encrypted=settings.encrypted,
+        )
     precopy = Tuning(
         bandwidth_limit=settings.bandwidth_limit,
         downtime_limit=settings.downtime_limit,
         prepared_memory=settings.prepared_memory,
         free_page_hints=settings.free_page_hints,
+        encrypted=settings.encrypted,
     )
     hybrid = replace(precopy, prepared_memory=None, free_page_hints=False)
     several = replace(precopy, channels=settings.channels)

@@ -14,7 +14,15 @@ from dataclasses import replace
 from itertools import product
 
 from whimbrel.model.inventory import Capability
-from whimbrel.model.method import Compression, Method, Postcopy, Settings, Tuning, tuning_for
+from whimbrel.model.method import (
+    Compression,
+    Method,
+    Postcopy,
+    Settings,
+    Transport,
+    Tuning,
+    tuning_for,
+)
 from whimbrel.model.plan import Candidate, Forecast, Rejection, Wish
 from whimbrel.model.prediction import Verdict
 from whimbrel.theory.bounds import bounds
@@ -55,6 +63,8 @@ def candidates(
         lacks = _lacks("source", tuning.needs - source) + _lacks(
             "destination", tuning.needs - destination
         )
+        if tuning.encrypted and tuning.transport is Transport.RDMA:
+            lacks.insert(0, "QEMU cannot encrypt RDMA")
         if lacks:
             rejected.append(Rejection(method, "; ".join(lacks)))
         else:
