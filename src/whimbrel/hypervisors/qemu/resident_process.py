@@ -32,6 +32,7 @@ GREETS_WITHIN = 3.0
 STARTS_WITHIN = 600.0
 """Seconds for a QEMU to begin to listen; preparing much memory takes its time."""
 
+_NEXT_AFTER = 0.5
 _LEAVE_WITHIN = 5.0
 _WATCH_FOR = 20.0
 """Seconds per question whether the process has ended; the host answers at once when it does."""
@@ -133,21 +134,19 @@ class ResidentProcess:
     ) -> ResidentProcess:
         watching = _Watch(place.site, birth)
         try:
-            for socket in sockets:
-                path = await place.site.socket(_joined(place.folder, socket))
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(within):
-                        monitor = await Monitor.connect(path, name, watching.over())
-                        return cls(name, place, birth, monitor, watching)
+            async with asyncio.timeout(within):
+                monitor = await _first_to_greet(place, name, sockets, watching)
+        except TimeoutError as error:
+            await watching.close()
+            raise HostUnreachable(
+                f"{name}: QEMU's control sockets are held by other clients; it goes on as it was.",
+                "End the other whimbrel that conducts this VM. One that was cut off lets go when "
+                "its SSH session ends on that host.",
+            ) from error
         except BaseException:
             await watching.close()
             raise
-        await watching.close()
-        raise HostUnreachable(
-            f"{name}: QEMU's control sockets are held by other clients; it goes on as it was.",
-            "End the other whimbrel that conducts this VM. One that was cut off lets go when its "
-            "SSH session ends on that host.",
-        )
+        return cls(name, place, birth, monitor, watching)
 
     @property
     def pid(self) -> int:
@@ -267,6 +266,35 @@ class _Watch:
                     return True
         except HostError:
             return False
+
+
+async def _first_to_greet(
+    place: Place, name: str, sockets: Sequence[str], watching: _Watch
+) -> Monitor:
+    """Connect to the first socket; the next is tried besides when QEMU does not greet soon."""
+    attempts: list[asyncio.Task[Monitor]] = []
+    first: asyncio.Task[Monitor] | None = None
+    try:
+        for socket in sockets:
+            path = await place.site.socket(_joined(place.folder, socket))
+            connecting = Monitor.connect(path, name, watching.over())
+            attempts.append(asyncio.ensure_future(connecting))
+            soon = None if socket == sockets[-1] else _NEXT_AFTER
+            await asyncio.wait(attempts, timeout=soon, return_when=asyncio.FIRST_COMPLETED)
+            first = next((each for each in attempts if each.done()), None)
+            if first is not None:
+                return first.result()
+        raise HostUnreachable(f"{name}: QEMU has no socket.")
+    finally:
+        await _let_go([each for each in attempts if each is not first])
+
+
+async def _let_go(attempts: Sequence[asyncio.Task[Monitor]]) -> None:
+    for attempt in attempts:
+        attempt.cancel()
+    for found in await asyncio.gather(*attempts, return_exceptions=True):
+        if isinstance(found, Monitor):
+            await found.close()
 
 
 async def _to_the_end(asking: Any, place: Place) -> dict[str, Any]:
