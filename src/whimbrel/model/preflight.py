@@ -244,6 +244,7 @@ class MachineFacts:
         state: "running", "paused", "io-error" …
         blocked: Why it cannot be moved, in the hypervisor's words.
         devices: Kinds of its devices, by their names.
+        objects: Kinds of the objects beside them (backends, filters), by their names.
         shared_memory: Memory backends that other processes share.
         huge_page: Bytes of the pages its memory lies in; 0: common ones.
         tpm: Its TPMs' kinds.
@@ -262,6 +263,7 @@ class MachineFacts:
     state: str = "running"
     blocked: tuple[str, ...] = ()
     devices: Mapping[str, str] = field(default_factory=dict)
+    objects: Mapping[str, str] = field(default_factory=dict)
     shared_memory: tuple[str, ...] = ()
     huge_page: int = 0
     tpm: tuple[str, ...] = ()

@@ -143,6 +143,7 @@ def _compared(
     yield machine.hypervisor_version(running, there, source.name, destination.name)
     yield machine.machine_type(running, there, vm, destination.name)
     yield machine.cpu_features(running, there, destination.name)
+    yield machine.cpu_as_is(vm, running, source, destination)
     yield machine.time_stamp_counter(vm, running, source, destination)
     yield machine.known_devices(running, there, destination.name)
     yield machine.free_page_hints(vm, running, there, destination.name)

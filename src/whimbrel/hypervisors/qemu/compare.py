@@ -108,7 +108,8 @@ async def machine_facts(monitor: Monitor, vm: Vm) -> MachineFacts:
     path = (await monitor.execute("query-cpus-fast"))[0]["qom-path"]
     model = str(await _property(monitor, path, "type")).removesuffix("-x86_64-cpu")
     machine_type = str(await _property(monitor, "/machine", "type"))
-    devices = await _devices(monitor)
+    devices = await _children(monitor, "/machine/peripheral", "/machine/peripheral-anon")
+    objects = await _children(monitor, "/objects")
     shared, huge_page = await _memory(monitor)
     return MachineFacts(
         version=_version(version),
@@ -120,6 +121,7 @@ async def machine_facts(monitor: Monitor, vm: Vm) -> MachineFacts:
         state=status["status"],
         blocked=tuple(migration.get("blocked-reasons", ())),
         devices={name: kind for name, (kind, _) in devices.items()},
+        objects={name: kind for name, (kind, _) in objects.items()},
         shared_memory=shared,
         huge_page=huge_page,
         tpm=await _tpm(monitor),
@@ -149,10 +151,10 @@ async def _features(monitor: Monitor, path: str, model: str) -> frozenset[str]:
     return frozenset(name for name, value in zip(ordered, values, strict=True) if value is True)
 
 
-async def _devices(monitor: Monitor) -> dict[str, tuple[str, str]]:
-    """Return kind and path of each device that was asked for, by name."""
+async def _children(monitor: Monitor, *places: str) -> dict[str, tuple[str, str]]:
+    """Return kind and path of each of QEMU's objects below some places, by name."""
     found = {}
-    for place in ("/machine/peripheral", "/machine/peripheral-anon"):
+    for place in places:
         for entry in await monitor.execute("qom-list", {"path": place}):
             if entry["type"].startswith("child<"):
                 kind = entry["type"].removeprefix("child<").removesuffix(">")

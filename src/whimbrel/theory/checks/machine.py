@@ -21,6 +21,14 @@ _IMMOVABLE = {
     "pvrdma": "it is a device of the host itself",
 }
 
+_IMMOVABLE_OBJECTS = {
+    "sev*-guest": "its memory is encrypted by this host's processor",
+    "tdx-guest": "its memory is encrypted by this host's processor",
+    "pr-manager-helper": "a program on this host keeps its SCSI reservations",
+    "dbus-vmstate": "programs on this host keep a part of its state",
+    "colo-compare": "COLO works on its packets",
+}
+
 _STATES = {
     "io-error": (
         "it was stopped when a disk could not be written",
@@ -112,6 +120,21 @@ def cpu_features(machine: MachineFacts, there: HypervisorFacts, destination: str
     )
 
 
+def cpu_as_is(vm: Vm, machine: MachineFacts, source: HostFacts, destination: HostFacts) -> Check:
+    """Warn where the guest sees its host's CPU as it is, and the destination has another."""
+    name = "CPU model"
+    as_is = vm.accelerator != "tcg" and machine.cpu_model in {"host", "max"}
+    if as_is and source.cpu_model != destination.cpu_model:
+        return warned(
+            name,
+            f"The guest sees {source.name}'s CPU as it is ({source.cpu_model}); "
+            f"{destination.name} has another one ({destination.cpu_model}).",
+            'cpu = "Westmere"   # or a later model that both have (qemu-system-x86_64 -cpu help), '
+            "in the VM's file; then start it anew",
+        )
+    return passed(name, f"{machine.cpu_model} means the same on both hosts.")
+
+
 def time_stamp_counter(
     vm: Vm, machine: MachineFacts, source: HostFacts, destination: HostFacts
 ) -> Check:
@@ -149,6 +172,14 @@ def movable_devices(machine: MachineFacts) -> Check:
                     f"{device} ({kind}) cannot be moved: {reason}.",
                     f'{{"execute": "device_del", "arguments": {{"id": "{device}"}}}}   '
                     "# through QMP, and plug it in again at the destination",
+                )
+    for label, kind in sorted(machine.objects.items()):
+        for pattern, reason in _IMMOVABLE_OBJECTS.items():
+            if fnmatch.fnmatch(kind, pattern):
+                return failed(
+                    name,
+                    f"The VM cannot be moved with {label} ({kind}): {reason}.",
+                    f"Start the VM anew without the object {label}, or move it shut down.",
                 )
     if machine.tpm:
         return failed(

@@ -108,6 +108,24 @@ def test_what_keeps_state_outside_qemu_cannot_be_moved() -> None:
     assert rules.movable_devices(replace(RUNS, shared_memory=("ram",))).result is Result.FAIL
 
 
+@pytest.mark.parametrize("kind", ["sev-guest", "sev-snp-guest", "tdx-guest", "pr-manager-helper"])
+def test_objects_that_belong_to_the_host_cannot_be_moved(kind: str) -> None:
+    check = rules.movable_devices(replace(RUNS, objects={"lock0": kind}))
+    assert check.result is Result.FAIL
+    assert kind in check.detail
+    plain = replace(RUNS, objects={"memory": "memory-backend-ram"})
+    assert rules.movable_devices(plain).result is Result.PASS
+
+
+def test_a_cpu_shown_as_it_is_should_be_the_same_on_both_hosts() -> None:
+    shown = replace(RUNS, cpu_model="host")
+    other = replace(B, cpu_model="new")
+    assert rules.cpu_as_is(KVM, shown, A, B).result is Result.PASS
+    assert rules.cpu_as_is(KVM, shown, A, other).result is Result.WARN
+    assert rules.cpu_as_is(KVM, RUNS, A, other).result is Result.PASS
+    assert rules.cpu_as_is(VM, replace(RUNS, cpu_model="max"), A, other).result is Result.PASS
+
+
 def test_every_kind_of_device_must_be_known_there() -> None:
     assert rules.known_devices(RUNS, THERE, "b").result is Result.PASS
     odd = replace(RUNS, devices={"gpu": "virtio-vga-gl"})
