@@ -27,7 +27,7 @@ from whimbrel.model.journal import Entry
 from whimbrel.model.method import Tuning
 from whimbrel.model.migration import Action, Event, Phase
 from whimbrel.model.preflight import HypervisorFacts, MachineFacts
-from whimbrel.model.storage import Copying, DiskFacts, Extent
+from whimbrel.model.storage import Copying, DiskFacts, DiskWrites, Extent
 
 
 @dataclass(frozen=True)
@@ -156,6 +156,9 @@ class Storage(Protocol):
 
     async def disks(self) -> tuple[DiskFacts, ...]:
         """Return what the machine's disks are, in the order in which they are plugged."""
+
+    async def writes(self) -> Mapping[str, DiskWrites]:
+        """Return what the guest wrote to each disk since its machine began here."""
 
     async def export(self, address: MigrationAddress, disks: Sequence[str]) -> Export:
         """Offer disks to be written at a destination that has not received its guest yet."""

@@ -34,12 +34,14 @@ from whimbrel.hypervisors.qemu.storage_translate import (
     server_arguments,
     speed,
     top_node,
+    writes_from,
 )
 from whimbrel.model.inventory import Disk, MigrationAddress
 from whimbrel.model.storage import (
     Copying,
     CopyMode,
     DiskFacts,
+    DiskWrites,
     Extent,
 )
 
@@ -186,6 +188,10 @@ class QemuStorage:
         devices = await self._monitor.execute("query-block")
         jobs = await self._monitor.execute("query-block-jobs")
         return tuple(disks_from(devices, jobs, self._names))
+
+    async def writes(self) -> Mapping[str, DiskWrites]:
+        """See `ports.Storage.writes`."""
+        return writes_from(await self._monitor.execute("query-blockstats"), self._names)
 
     async def export(self, address: MigrationAddress, disks: Sequence[str]) -> QemuExport:
         """See `ports.Storage.export`."""

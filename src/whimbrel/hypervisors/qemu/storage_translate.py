@@ -11,6 +11,7 @@ from whimbrel.model.storage import (
     Copying,
     CopyMode,
     DiskFacts,
+    DiskWrites,
     Extent,
     Image,
 )
@@ -61,7 +62,11 @@ def client_node(
         "discard": "unmap",
         "detect-zeroes": "unmap",
     }
-    return node | ({"tls-creds": credentials} if credentials else {})
+    if credentials:
+        node["tls-creds"] = credentials
+    if address.credentials:
+        node["tls-hostname"] = address.credentials.hostname or address.host
+    return node
 
 
 def mirror_arguments(
@@ -114,6 +119,19 @@ def disks_from(
         device = device_of(devices, name)
         if device is not None and "inserted" in device:
             yield _disk(name, device["inserted"], jobs)
+
+
+def writes_from(
+    devices: Sequence[Mapping[str, Any]], names: Sequence[str]
+) -> dict[str, DiskWrites]:
+    """Read query-blockstats: the named disks that are plugged."""
+    found = {}
+    for name in names:
+        device = device_of(devices, name)
+        if device is not None:
+            stats = device["stats"]
+            found[name] = DiskWrites(int(stats["wr_bytes"]), int(stats["wr_operations"]))
+    return found
 
 
 def device_of(devices: Sequence[Mapping[str, Any]], name: str) -> Mapping[str, Any] | None:

@@ -1,0 +1,217 @@
+"""Disks that move with their VM, beside its memory: shared-nothing moves.
+
+    storage_beside        images are made at the destination
+      receive             the VM is built there on them, and waits
+      before_memory       they are exported, every disk is mirrored; returns when all are in step
+      (memory moves; what the guest writes follows; a copy that it outruns has it wait)
+      before_handover     the guest stands still: copies made whole, exports stopped
+      after_arrival       the images are the VM's; the source's stay, or go when that was asked
+      after_failure       copies given up, images removed; the guest never left its own disks
+
+A copy that was let go of has never been the source's disk. So up to the moment at which the
+guest runs at the destination, nothing that happens here can harm it.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+
+from whimbrel.errors import HostError
+from whimbrel.model.storage import Extent
+from whimbrel.ports import Export, Machine, Reception, Site
+from whimbrel.practice.copying import PATIENCE, Copies, Onlooker
+from whimbrel.practice.images import Images
+from whimbrel.practice.storage_places import DiskCopy, moved_vm, placed_copies
+from whimbrel.theory.mirroring import shares
+
+
+@dataclass(frozen=True)
+class StorageWish:
+    """What a person wants of the disks of a move.
+
+    Attributes:
+        places: What `--storage` was given, each a place or DISK=place.
+        extent: How much of each chain is copied.
+        rate: Bytes per second that the copies may use together; None: no limit.
+        port: Where the destination exports its disks; 0 lets it choose.
+        remove_source: Whether the source's images are removed when the VM has arrived.
+        patience: Seconds that a copy may stand still.
+    """
+
+    places: tuple[str, ...]
+    extent: Extent = Extent.WHOLE
+    rate: float | None = None
+    port: int = 0
+    remove_source: bool = False
+    patience: float = PATIENCE
+
+
+@dataclass(frozen=True)
+class Hosts:
+    """The operating systems of both hosts."""
+
+    source: Site
+    destination: Site
+
+
+class StorageBeside:
+    """The port's `Companion` for disks; made by `storage_beside`.
+
+    Attributes:
+        vm: What is to be built at the destination.
+        copies: What is copied to where.
+        report: What became of the source's images, sentences for people; known after arrival.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        hosts: Hosts,
+        copies: Sequence[DiskCopy],
+        wish: StorageWish,
+        onlooker: Onlooker,
+    ) -> None:
+        self.vm = moved_vm(machine.vm, copies)
+        self.copies = tuple(copies)
+        self.report: tuple[str, ...] = ()
+        self._machine, self._hosts, self._wish, self._onlooker = machine, hosts, wish, onlooker
+        self._images = Images(hosts.destination, machine.vm.name)
+        self._export: Export | None = None
+        self._mirrored: Copies | None = None
+        self._keeping: asyncio.Task[None] | None = None
+        self._begun = False
+        self._identities: dict[str, list[int]] = {}
+
+    async def make_images(self) -> None:
+        """Make the images at the destination; after a failure none is left."""
+        await self._images.make(self.copies, self._hosts.source)
+
+    async def leave(self) -> None:
+        """Remove the images where no move began with them; else their fate is settled, or open."""
+        if not self._begun:
+            await self._images.remove()
+
+    async def before_memory(self, reception: Reception) -> None:
+        """See `ports.Companion.before_memory`."""
+        self._begun = True
+        names = [copy.facts.name for copy in self.copies]
+        address = replace(reception.address, port=self._wish.port, mptcp=False)
+        self._export = await reception.machine.storage().export(address, names)
+        self._mirrored = await self._mirror(self._export)
+        await self._mirrored.until_ready()
+        self._keeping = asyncio.create_task(self._mirrored.keep())
+
+    async def before_handover(self) -> None:
+        """See `ports.Companion.before_handover`."""
+        if self._mirrored is None or self._export is None:
+            raise HostError("The disks are not copied yet, so the guest cannot go on there.")
+        await self._look_on_no_more()
+        await self._mirrored.finish()
+        await self._export.stop()
+
+    async def after_failure(self) -> None:
+        """See `ports.Companion.after_failure`.
+
+        Raises:
+            HostError: What is left over, and where.
+        """
+        with suppress(HostError):  # whatever it was, the move has failed already
+            await self._look_on_no_more()
+        self._begun = True
+        failures: list[str] = []
+        ends = [self._machine.storage().release()]
+        if self._mirrored is not None:
+            ends.insert(0, self._mirrored.abandon())
+        if self._export is not None:
+            ends.append(self._export.stop())
+        ends.append(self._images.remove())
+        for end in ends:
+            try:
+                await end
+            except HostError as error:
+                failures.append(error.what)
+        if failures:
+            raise HostError(f"Of the disks' move something is left: {' '.join(failures)}")
+
+    async def after_arrival(self) -> None:
+        """See `ports.Companion.after_arrival`."""
+        await self._images.keep()
+        self.report = tuple([await self._settle_source(copy) for copy in self.copies])
+
+    async def _mirror(self, export: Export) -> Copies:
+        storage = self._machine.storage()
+        begun = Copies([], 0, self._sizes, self._onlooker)
+        limits = shares(self._wish.rate, [False] * len(self.copies))
+        try:
+            for copy, limit in zip(self.copies, limits, strict=True):
+                name = copy.facts.name
+                await self._identify(copy)
+                mirror = await storage.mirror(name, export.address, copy.extent, limit)
+                begun = Copies(
+                    [*begun.mirrors, mirror],
+                    sum(each.data for each in self.copies),
+                    self._sizes,
+                    self._onlooker,
+                    rate=self._wish.rate,
+                    patience=self._wish.patience,
+                )
+        except BaseException:
+            await begun.abandon()
+            raise
+        return begun
+
+    async def _sizes(self) -> int | None:
+        return await self._images.allocated(self.copies)
+
+    async def _look_on_no_more(self) -> None:
+        """End the looking on; raises what it raised."""
+        task, self._keeping = self._keeping, None
+        if task is not None:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    async def _identify(self, copy: DiskCopy) -> None:
+        if self._wish.remove_source:
+            path = self._old_path(copy)
+            found = await self._hosts.source.ask("image_identity", path=path)
+            if found is not None:
+                self._identities[path] = found
+
+    async def _settle_source(self, copy: DiskCopy) -> str:
+        path = self._old_path(copy)
+        where = f"{path} on {self._hosts.source.name}"
+        if not self._wish.remove_source:
+            return f"The old image of disk {copy.facts.name} is still there: {where}."
+        identity = self._identities.get(path)
+        if identity is None:
+            return f"{where} is no file, so it was not removed."
+        removed = await self._hosts.source.ask("image_discard", path=path, identity=identity)
+        return f"{where} was removed." if removed else f"{where} is another file by now; it stays."
+
+    def _old_path(self, copy: DiskCopy) -> str:
+        return next(d.path for d in self._machine.vm.disks if d.name == copy.facts.name)
+
+
+@asynccontextmanager
+async def storage_beside(
+    machine: Machine, hosts: Hosts, wish: StorageWish, onlooker: Onlooker
+) -> AsyncIterator[StorageBeside]:
+    """Make the images for a move of a VM with its disks, and yield what travels beside it.
+
+    The move goes within the block: its request gets `vm` and the companion itself. Where it
+    never began, the images are gone when the block is left.
+
+    Raises:
+        ConfigError: What was wished cannot be used.
+        HostError: An image cannot be made; none is left.
+    """
+    facts = await machine.storage().disks()
+    copies = placed_copies(machine.vm, facts, wish.places, wish.extent)
+    beside = StorageBeside(machine, hosts, copies, wish, onlooker)
+    await beside.make_images()
+    try:
+        yield beside
+    finally:
+        await beside.leave()
