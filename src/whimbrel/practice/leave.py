@@ -25,17 +25,17 @@ ANSWER_WITHIN = 5.0
 
 @dataclass(frozen=True)
 class End:
-    """One host's interface on the way of a move.
+    """One host's interfaces on the way of a move: one, or those that MPTCP joins.
 
     Attributes:
         site: The host.
-        interface: The interface's name there, such as "eth0".
-        rate: What it carries each way, bytes per second.
+        interfaces: Their names there, such as "eth0".
+        rate: What they carry each way, all together, bytes per second.
         receives: Whether the guest comes in here (the destination) or goes out (the source).
     """
 
     site: Site
-    interface: str
+    interfaces: tuple[str, ...]
     rate: float
     receives: bool
 
@@ -43,23 +43,86 @@ class End:
         """Return the bytes that went through in the move's direction, the move's own included.
 
         Raises:
-            HostError: The host cannot be asked, or does not have the interface.
+            HostError: The host cannot be asked, or does not have an interface.
         """
         answer = await self.site.ask("counters", within=ANSWER_WITHIN)
-        return counted_in(answer, self.interface, receives=self.receives)
+        return counted_in(answer, self.interfaces, receives=self.receives)
 
 
-def counted_in(answer: Mapping[str, Any], interface: str, *, receives: bool) -> Counted:
-    """Read one interface's counter in the answer of the question `counters`.
+async def ends_between(
+    source: Site,
+    destination: Site,
+    address: str,
+    rates: tuple[float | None, float | None] = (None, None),
+) -> tuple[End, End]:
+    """Return the interfaces that a move to an address goes through, at both hosts.
+
+    Args:
+        source: The host the guest leaves.
+        destination: The host it goes to.
+        address: The migration address there.
+        rates: What the interface carries at the source and at the destination, bytes per
+            second; None where the host's own word is taken.
 
     Raises:
-        ProtocolError: It is not there.
+        HostError: A host cannot be asked, or the address is not one of the destination's.
+        ConfigError: Nobody knows what an interface carries.
     """
+    there, own = await asyncio.gather(
+        destination.ask("interfaces"), source.ask("link_route", address=address)
+    )
+    here = await source.ask("interfaces")
+    return (
+        end_with(source, here, (own,), rates[0], receives=False),
+        end_with(destination, there, (address,), rates[1], receives=True),
+    )
+
+
+def end_with(
+    site: Site,
+    interfaces: Mapping[str, Any],
+    addresses: Sequence[str],
+    rate: float | None,
+    *,
+    receives: bool,
+) -> End:
+    """Return the end with these addresses, from a host's answer to the question `interfaces`.
+
+    Raises:
+        HostError: The host does not have one of the addresses.
+        ConfigError: `rate` is None, and the host does not know it either.
+    """
+    names = tuple(_named(site, interfaces, address) for address in addresses)
+    told = [interfaces[name]["rate"] for name in names]
+    if rate is None and None in told:
+        raise ConfigError(
+            f"{site.name}: it is not known what {', '.join(names)} carries, so no share of it "
+            "can be left.",
+            'Name it in whimbrel.toml, under [[hosts.NAME.links]]: rate = "1 Gbit/s".',
+        )
+    return End(site, names, sum(told) if rate is None else rate, receives)
+
+
+def _named(site: Site, interfaces: Mapping[str, Any], address: str) -> str:
+    for name, one in interfaces.items():
+        if address in {each.partition("/")[0] for each in one["addresses"]}:
+            return name
+    raise HostError(f"{site.name} has no interface with the address {address}.")
+
+
+def counted_in(answer: Mapping[str, Any], interfaces: Sequence[str], *, receives: bool) -> Counted:
+    """Read the counters of interfaces in the answer of the question `counters`.
+
+    Raises:
+        ProtocolError: One is not there.
+    """
+    way = "received" if receives else "sent"
     try:
-        figures = answer["interfaces"][interface]
-        return Counted(float(answer["at"]), int(figures["received" if receives else "sent"]))
+        figures = [int(answer["interfaces"][name][way]) for name in interfaces]
+        return Counted(float(answer["at"]), sum(figures))
     except (KeyError, TypeError, ValueError) as error:
-        raise ProtocolError(f"The counters of interface {interface} are not told.") from error
+        names = ", ".join(interfaces)
+        raise ProtocolError(f"The counters of interface {names} are not told.") from error
 
 
 class Leave:
