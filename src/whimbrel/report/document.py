@@ -91,6 +91,7 @@ def scenario_document(scenario: Scenario) -> dict[str, object]:
         "prepare_memory": prepared is not None,
         "prepare_threads": prepared.threads if prepared else None,
         "free_page_hints": settings.free_page_hints,
+        "encrypted": settings.encrypted,
         "accelerator": scenario.accelerator.value,
         "kernel": _plain(scenario.kernel),
         "survey": _plain(scenario.survey),
