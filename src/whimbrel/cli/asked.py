@@ -108,6 +108,7 @@ class Asked:
         survey: How deep to look.
         encryption: Whether what is sent is encrypted.
         storage: Where the disks go; empty: they are shared.
+        remove_source: Whether images that were copied are removed at the source afterwards.
     """
 
     vm: str
@@ -124,6 +125,7 @@ class Asked:
     survey: Looking = Looking.DEFAULT
     encryption: Encryption | None = None
     storage: Sequence[str] = ()
+    remove_source: bool = False
 
     def check(self) -> None:
         """Raise `ConfigError` for what cannot be meant, before any host is asked."""

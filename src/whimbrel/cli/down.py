@@ -7,12 +7,11 @@ from contextlib import contextmanager
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from whimbrel.cli.options import ConfigFile, Json, OnHost, VmName
 from whimbrel.cli.running import run
 from whimbrel.cli.session import Session, opened
+from whimbrel.cli.waiting import waiting
 from whimbrel.config import Config, load
 from whimbrel.errors import CommandRefused, ConfigError
 from whimbrel.model.overview import VmSeen, VmState
@@ -76,7 +75,7 @@ async def _down(
             await _ended(session, vm, _QUITS_WITHIN)
             await _remove(session, vm)
             return vm, "ended"
-        with _waiting(f"{name} on {vm.host} is shutting down"):
+        with _patiently(f"{name} on {vm.host} is shutting down"):
             await _shut_down(session, vm, patience)
         await _remove(session, vm)
         return vm, "shut down"
@@ -132,16 +131,11 @@ async def _remove(session: Session, vm: VmSeen) -> None:
 
 
 @contextmanager
-def _waiting(what: str) -> Iterator[None]:
-    """Show that time goes by, on a terminal; say what holds when a person loses patience."""
-    console = Console(stderr=True, highlight=False)
-    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        bar.add_task(what, total=None)
+def _patiently(what: str) -> Iterator[None]:
+    """Show that time goes by; say what holds when a person loses patience."""
+    with waiting(what):
         try:
             yield
         except asyncio.CancelledError:
-            console.print("Interrupted: it was asked to shut down, and may still do so.")
+            typer.echo("It was asked to shut down, and may still do so.", err=True)
             raise

@@ -15,6 +15,7 @@ from whimbrel.cli.exits import EXIT_CODES
 from whimbrel.cli.history import history
 from whimbrel.cli.hosts import hosts
 from whimbrel.cli.lab import lab
+from whimbrel.cli.move import move
 from whimbrel.cli.plan import plan
 from whimbrel.cli.report import report
 from whimbrel.cli.schedule import schedule
@@ -39,6 +40,7 @@ app.command(name="up", epilog=EXIT_CODES)(up)
 app.command(name="down", epilog=EXIT_CODES)(down)
 app.command(name="console", epilog=EXIT_CODES)(console)
 app.command(name="plan", epilog=EXIT_CODES)(plan)
+app.command(name="move", epilog=EXIT_CODES)(move)
 app.command(name="lab", epilog=EXIT_CODES)(lab)
 app.command(name="history", epilog=EXIT_CODES)(history)
 app.command(name="report", epilog=EXIT_CODES)(report)

@@ -1,0 +1,173 @@
+"""`whimbrel move`: moves a VM's guest to another host, guarded, and says how it went."""
+
+import asyncio
+import json as json_module
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from whimbrel.cli import asked as ask
+from whimbrel.cli.journey import Journey, begun, planned, remembered
+from whimbrel.cli.move_choice import Decided, as_saved, decided
+from whimbrel.cli.move_screen import MoveScreen, show_move
+from whimbrel.cli.moving import carried_out
+from whimbrel.cli.options import ConfigFile, Json, VmName
+from whimbrel.cli.running import run
+from whimbrel.cli.session import opened
+from whimbrel.config import Config, load
+from whimbrel.errors import ConfigError, ExitCode, HostError
+from whimbrel.model.method import Method
+from whimbrel.model.migration import Side
+from whimbrel.model.outcome import Ending
+from whimbrel.model.plan import Candidate
+from whimbrel.practice.record import Unwritten
+from whimbrel.report.document import json_text
+from whimbrel.report.move import MoveSaid, move_document
+from whimbrel.report.plan import SavedPlan, saved_plan
+from whimbrel.theory.explain import described, ladder
+
+PlanFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--plan", help="Carry out a plan that was kept by: whimbrel plan --save", metavar="FILE"
+    ),
+]
+Anyway = Annotated[
+    bool, typer.Option("--anyway", help="Begin even where the plan advises against it.")
+]
+RemoveSource = Annotated[
+    bool,
+    typer.Option(
+        "--remove-source", help="Remove the source's images when the VM has arrived with its disks."
+    ),
+]
+
+
+def move(
+    vm: VmName,
+    *,
+    to: ask.To,
+    plan: PlanFile = None,
+    anyway: Anyway = False,
+    method: ask.MethodOption = Method.AUTO,
+    goal: ask.GoalOption = None,
+    max_downtime: ask.MaxDowntime = None,
+    deadline: ask.Deadline = None,
+    limit: ask.Limit = None,
+    leave: ask.LeaveOption = None,
+    cpu_budget: ask.CpuBudget = None,
+    channels: ask.Channels = None,
+    postcopy: ask.PostcopyOption = None,
+    storage: ask.StorageOption = None,
+    remove_source: RemoveSource = False,
+    survey: ask.SurveyOption = ask.Looking.DEFAULT,
+    encryption: ask.EncryptionOption = None,
+    config: ConfigFile = None,
+    json: Json = False,
+) -> None:
+    """Move a VM's guest to another host while it runs.
+
+    Checks, surveys and plans as `whimbrel plan` does, or takes a saved plan; begins only what will
+    complete; guards the move on its way. Ctrl-C calls it back: the guest goes on where it was,
+    unless it has passed the point of no return; then the move is finished.
+    """
+    asked = ask.Asked(
+        vm=vm,
+        to=to,
+        method=method,
+        goal=goal,
+        max_downtime=max_downtime,
+        deadline=deadline,
+        limit=limit,
+        leave=leave,
+        cpu_budget=cpu_budget,
+        channels=channels,
+        postcopy=postcopy,
+        survey=survey,
+        encryption=encryption,
+        storage=tuple(storage or ()),
+        remove_source=remove_source,
+    )
+    saved = None if plan is None else _read(plan)
+    said = run(_move(load(config), asked, saved, anyway=anyway))
+    if json:
+        typer.echo(json_text(move_document(said)), nl=False)
+    else:
+        show_move(Console(highlight=False), said)
+    raise typer.Exit(exit_code(said))
+
+
+def exit_code(said: MoveSaid) -> ExitCode:
+    """Return how the command ends."""
+    outcome = said.outcome
+    if outcome.ending is Ending.COMPLETED:
+        return ExitCode.GOAL_MISSED if said.missed else ExitCode.DONE
+    return ExitCode.SAFE_AT_SOURCE if outcome.runs_on is Side.SOURCE else ExitCode.PLACE_UNKNOWN
+
+
+async def _move(
+    config: Config, asked: ask.Asked, saved: SavedPlan | None, *, anyway: bool
+) -> MoveSaid:
+    screen = MoveScreen(Console(stderr=True, highlight=False))
+    async with opened(config) as session:
+        with screen:
+            screen.works(f"finding {asked.vm} and the way to {asked.to}")
+            journey = await begun(session, asked)
+            how = await _decided(journey, saved, screen, anyway=anyway)
+            _announce(journey, how, screen)
+            try:
+                return await carried_out(journey, how, screen, Unwritten())
+            except asyncio.CancelledError:
+                await _where(journey, screen)
+                raise
+
+
+async def _decided(
+    journey: Journey, saved: SavedPlan | None, screen: MoveScreen, *, anyway: bool
+) -> Decided:
+    if saved is not None:
+        return as_saved(journey, saved, anyway=anyway)
+    screen.works("checking both hosts, surveying guest and link")
+    past = remembered(journey.source.name, journey.destination.name)
+    said, _ = await planned(journey, past=past)
+    return decided(journey, said, anyway=anyway)
+
+
+def _announce(journey: Journey, how: Decided, screen: MoveScreen) -> None:
+    way = described(Candidate(how.method, how.tuning))
+    screen.say(f"{journey.asked.vm}: {journey.source.name} to {journey.destination.name}, {way}")
+    for number, rung in enumerate(ladder(how.certificate), 1):
+        screen.say(f"  rung {number}: {rung}")
+    screen.say(f"  {journey.ruling.reason}")
+    screen.deadline = journey.wish.total_time
+    screen.begins(f"{journey.asked.vm} to {journey.destination.name}", how.tuning, how.prediction)
+
+
+async def _where(journey: Journey, screen: MoveScreen) -> None:
+    """Say where the guest runs after an interrupted move."""
+    vm = journey.asked.vm
+    try:
+        if await journey.machine.running():
+            screen.say(f"Called back: {vm} runs on {journey.source.name}.", "yellow")
+            return
+    except HostError as error:
+        screen.lost(error)
+    screen.say(
+        f"The point of no return had passed: {vm} is on {journey.destination.name}. "
+        "See: whimbrel vms",
+        "yellow",
+    )
+
+
+def _read(path: Path) -> SavedPlan:
+    try:
+        document = json_module.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"The plan {path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise ConfigError(f"{path} holds no JSON: {error}.", "Make it: whimbrel plan") from error
+    if not isinstance(document, dict):
+        raise ConfigError(f"{path} holds no plan.", "Make it: whimbrel plan --save FILE")
+    return saved_plan(document)

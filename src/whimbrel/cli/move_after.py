@@ -1,0 +1,90 @@
+"""What is looked at, judged and kept when a move is over."""
+
+import time
+
+from whimbrel.cli.journey import Journey
+from whimbrel.cli.move_choice import Decided
+from whimbrel.cli.move_screen import MoveScreen
+from whimbrel.errors import WhimbrelError
+from whimbrel.model.check import Check, failed, passed
+from whimbrel.model.outcome import Ending, Outcome
+from whimbrel.model.plan import Wish
+from whimbrel.model.record import MoveFigures, MoveRecord
+from whimbrel.model.units import format_time
+from whimbrel.practice.attempts import Attempt
+from whimbrel.store import Store
+
+
+async def afterwards(journey: Journey, last: Attempt) -> tuple[Check, ...]:
+    """Look at both hosts when a guest has arrived: it runs there, and nothing is left here."""
+    vm, source = journey.asked.vm, journey.source.name
+    machine = last.moved.machine
+    runs = machine is not None and await machine.running()
+    left = await journey.here.resident(vm)
+    gone = left is None or not left.alive
+    remedy = f"whimbrel recover {vm}"
+    return (
+        passed("guest", f"{vm} runs on {journey.destination.name}.")
+        if runs
+        else failed("guest", f"{vm} does not run on {journey.destination.name} now.", remedy),
+        passed("source", f"Its process on {source} is gone; memory and disks are free there.")
+        if gone
+        else failed("source", f"Its process on {source} is still there, stopped.", remedy),
+    )
+
+
+def missed(outcome: Outcome, wish: Wish) -> tuple[str, ...]:
+    """Return the goals that a move did not keep, a sentence each."""
+    if outcome.ending is not Ending.COMPLETED:
+        return ()
+    found = []
+    if outcome.standstill is not None and outcome.standstill > wish.downtime:
+        stood, wanted = format_time(outcome.standstill), format_time(wish.downtime)
+        found.append(f"The guest stood still for {stood}; at most {wanted} was wanted.")
+    if outcome.wall_time is not None and outcome.wall_time > wish.total_time:
+        took, wanted = format_time(outcome.wall_time), format_time(wish.total_time)
+        found.append(f"The move took {took}; at most {wanted} was wanted.")
+    return tuple(found)
+
+
+def record_of(journey: Journey, how: Decided, last: Attempt, began: float) -> MoveRecord:
+    """Return the move as a history keeps it: its last attempt, with the survey before the first.
+
+    Args:
+        journey: The move.
+        how: What was decided, and said of it.
+        last: The attempt that counts.
+        began: When it was asked for, seconds since 1970-01-01 UTC.
+    """
+    seen = last.outcome
+    return MoveRecord(
+        began=began,
+        ended=time.time(),
+        source=journey.source.name,
+        destination=journey.destination.name,
+        vm=journey.asked.vm,
+        method=how.method,
+        tuning=last.tuning,
+        ending=seen.ending,
+        observed=MoveFigures(
+            total_time=seen.total_time,
+            preparation_time=seen.preparation_time,
+            downtime=seen.standstill,
+            downtime_reported=seen.downtime_reported,
+            downtime_expected=seen.downtime_expected,
+            wire_bytes=seen.hypervisor_bytes,
+        ),
+        survey=how.surveyed.survey if how.surveyed else None,
+        prediction=how.prediction if last.tuning == how.tuning else None,
+        verdict=how.prediction.verdict if how.prediction else None,
+    )
+
+
+def remember(record: MoveRecord, screen: MoveScreen) -> int | None:
+    """Keep a move in the history; one that cannot be kept spoils no move."""
+    try:
+        with Store.open() as store:
+            return store.add(record)
+    except WhimbrelError as error:
+        screen.lost(error)
+        return None

@@ -1,0 +1,84 @@
+"""How a guest will be moved, or why not: from a plan made now, a saved one, or none at all."""
+
+from dataclasses import dataclass, replace
+
+from whimbrel.cli.journey import Journey
+from whimbrel.errors import NoFeasiblePlan
+from whimbrel.model.check import obstacles
+from whimbrel.model.method import Method, Tuning, tuning_for
+from whimbrel.model.plan import Certificate
+from whimbrel.model.prediction import Prediction, Verdict
+from whimbrel.model.survey import Surveyed
+from whimbrel.report.plan import Planned, SavedPlan
+
+
+@dataclass(frozen=True)
+class Decided:
+    """How the guest will be moved.
+
+    Attributes:
+        method: By name.
+        tuning: Every setting.
+        prediction: What it will do; None: nobody looked.
+        certificate: The ladder it may climb; None: there is none.
+        surveyed: What that was said from.
+    """
+
+    method: Method
+    tuning: Tuning
+    prediction: Prediction | None = None
+    certificate: Certificate | None = None
+    surveyed: Surveyed | None = None
+
+
+def decided(journey: Journey, said: Planned, *, anyway: bool) -> Decided:
+    """Return how to move; raises `NoFeasiblePlan` where that must not, or should not, begin."""
+    wrong = obstacles(said.checks)
+    if wrong:
+        whys = "\n".join(f"{check.name}: {check.detail}" for check in wrong)
+        remedies = "\n".join(check.remedy for check in wrong)
+        raise NoFeasiblePlan(f"{said.vm} cannot be moved to {said.destination}.\n{whys}", remedies)
+    plan = said.plan
+    if plan is None:
+        return _unseen(journey)
+    if plan.chosen is None or (said.verdict is Verdict.REFUSE and not anyway):
+        whys = "; ".join(f"{no.method}: {no.reason}" for no in plan.rejected[:3])
+        advice = " ".join(plan.advice) or "See all of it: whimbrel plan"
+        raise NoFeasiblePlan(
+            f"{said.vm} would not complete its move to {said.destination} within the limits. "
+            f"It runs on {said.source} as before. {whys}",
+            advice,
+        )
+    candidate = plan.chosen.candidate
+    return Decided(
+        candidate.method,
+        plan.certificate.tuning if plan.certificate else candidate.tuning,
+        plan.chosen.prediction,
+        plan.certificate,
+        said.surveyed,
+    )
+
+
+def as_saved(journey: Journey, plan: SavedPlan, *, anyway: bool) -> Decided:
+    """Return how to move as a saved plan says; raises `NoFeasiblePlan` where it advises not to."""
+    places = (journey.asked.vm, journey.source.name, journey.destination.name)
+    if places != (plan.vm, plan.source, plan.destination):
+        raise NoFeasiblePlan(
+            f"The plan is for {plan.vm} from {plan.source} to {plan.destination}; {places[0]} "
+            f"runs on {places[1]} now.",
+            "Plan again.",
+        )
+    if plan.verdict is Verdict.REFUSE and not anyway:
+        raise NoFeasiblePlan("The plan advises against the move.", "Plan again, or --anyway.")
+    encrypted = bool(journey.address.key)
+    tuning = replace(plan.tuning, encrypted=encrypted)
+    return Decided(plan.method, tuning, plan.prediction, plan.certificate)
+
+
+def _unseen(journey: Journey) -> Decided:
+    """Return a sound way for a guest that nobody looked at, or the one that was named."""
+    named = journey.asked.method
+    method = Method.MULTICHANNEL if named is Method.AUTO else named
+    hints = journey.machine.vm.free_page_hints
+    settings = replace(journey.settings, free_page_hints=hints, prepared_memory=None)
+    return Decided(method, tuning_for(method, settings))

@@ -1,0 +1,130 @@
+"""A move that is over as a document and as a table: predicted beside observed.
+
+move_document    whimbrel.move/1, documented in docs/json.md
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from whimbrel.model.check import Check
+from whimbrel.model.method import Tuning
+from whimbrel.model.outcome import Outcome
+from whimbrel.model.plain import plain
+from whimbrel.model.prediction import Interval, Prediction
+from whimbrel.model.units import format_size, format_time
+
+MOVE_SCHEMA = "whimbrel.move/1"
+
+COMPARED_COLUMNS = ("", "Predicted", "Observed", "Error")
+"""Headings of `compared_rows`."""
+
+
+@dataclass(frozen=True)
+class MoveSaid:
+    """Everything that is to be said of a move that is over.
+
+    Attributes:
+        vm: The VM's name.
+        source: The host it was to leave.
+        destination: The host it was to go to.
+        tuning: Of the last attempt.
+        outcome: Of the last attempt.
+        attempts: How many there were.
+        prediction: What was said before the first; None: nothing.
+        checks: What was looked at afterwards.
+        missed: Goals that were not kept, one sentence each.
+        number: What the history calls it; None: it is not in there.
+        encryption: How it travelled, and why.
+    """
+
+    vm: str
+    source: str
+    destination: str
+    tuning: Tuning
+    outcome: Outcome
+    attempts: int = 1
+    prediction: Prediction | None = None
+    checks: tuple[Check, ...] = ()
+    missed: tuple[str, ...] = ()
+    number: int | None = None
+    encryption: str = ""
+
+
+def move_document(said: MoveSaid) -> dict[str, object]:
+    """Return everything that was said, seconds and bytes; null where a figure is not known."""
+    outcome = said.outcome
+    return {
+        "schema": MOVE_SCHEMA,
+        "vm": said.vm,
+        "source": said.source,
+        "destination": said.destination,
+        "ending": outcome.ending.value,
+        "reason": outcome.reason,
+        "runs_on": None if outcome.runs_on is None else outcome.runs_on.value,
+        "attempts": said.attempts,
+        "tuning": plain(said.tuning),
+        "encryption": said.encryption,
+        "predicted": None if said.prediction is None else _predicted(said.prediction),
+        "observed": _observed(outcome),
+        "decisions": [
+            {"at": each.at, "action": type(each.action).__name__, "reason": each.reason}
+            for each in outcome.decisions
+        ],
+        "checks": [
+            {"name": each.name, "result": each.result.value, "detail": each.detail}
+            for each in said.checks
+        ],
+        "missed": list(said.missed),
+        "move": said.number,
+    }
+
+
+def compared_rows(said: MoveSaid) -> tuple[tuple[str, str, str, str], ...]:
+    """Return time, downtime and bytes, each as predicted and as observed."""
+    seen, told = said.outcome, said.prediction
+    figures: Sequence[tuple[str, Interval | None, float | None, Callable[[float], str]]] = (
+        ("time", told.total_time if told else None, seen.total_time, format_time),
+        ("frozen", told.downtime if told else None, seen.standstill, format_time),
+        ("sent", told.wire_bytes if told else None, seen.hypervisor_bytes, format_size),
+    )
+    return tuple(_compared(*figure) for figure in figures)
+
+
+def _compared(
+    name: str, said: Interval | None, seen: float | None, show: Callable[[float], str]
+) -> tuple[str, str, str, str]:
+    predicted = ""
+    if said is not None:
+        predicted = f"{show(said.p50)} ({show(said.p10)} to {show(said.p90)})"
+    observed = "" if seen is None else show(seen)
+    error = ""
+    if said is not None and seen:
+        off = said.p50 / seen - 1
+        error = f"{off:+.0%}{'' if said.holds(seen) else ', outside of the band'}"
+    return name, predicted, observed, error
+
+
+def _predicted(said: Prediction) -> dict[str, object]:
+    return {
+        "verdict": said.verdict.value,
+        "completion_probability": said.completion_probability,
+        "total_time": plain(said.total_time),
+        "downtime": plain(said.downtime),
+        "wire_bytes": plain(said.wire_bytes),
+        "passes": plain(said.passes),
+    }
+
+
+def _observed(outcome: Outcome) -> dict[str, object]:
+    return {
+        "wall_time": outcome.wall_time,
+        "arrival_time": outcome.arrival_time,
+        "preparation_time": outcome.preparation_time,
+        "total_time": outcome.total_time,
+        "setup_time": outcome.setup_time,
+        "downtime_reported": outcome.downtime_reported,
+        "downtime_observed": outcome.standstill,
+        "hypervisor_bytes": outcome.hypervisor_bytes,
+        "passes": outcome.pass_count,
+        "throttle_max": outcome.throttle_max,
+    }
