@@ -1,0 +1,58 @@
+"""Connections of another process, cut from outside."""
+
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from whimbrel.sites.onsite.sockets import cut_connections
+
+TALKS = """
+import socket, sys
+with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as connection:
+    print("connected", flush=True)
+    print(len(connection.recv(1)), flush=True)
+"""
+
+
+@pytest.fixture
+def server() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield listening
+
+
+def talking(server: socket.socket) -> "subprocess.Popen[str]":
+    words = [sys.executable, "-c", TALKS, str(server.getsockname()[1])]
+    return subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+
+
+def test_a_process_that_waits_on_a_silent_peer_sees_the_connection_end(
+    server: socket.socket,
+) -> None:
+    with talking(server) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "connected\n"
+        assert cut_connections(process.pid, server.getsockname()[1]) == 1
+        assert process.stdout.readline() == "0\n"
+        assert process.wait(10) == 0
+
+
+def test_connections_to_other_ports_stand(server: socket.socket) -> None:
+    with talking(server) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "connected\n"
+        other = server.getsockname()[1] ^ 1
+        assert cut_connections(process.pid, other) == 0
+        connection, _ = server.accept()
+        with connection:
+            connection.sendall(b"x")
+        assert process.stdout.readline() == "1\n"
+
+
+def test_a_process_that_has_gone_is_an_error() -> None:
+    done = subprocess.Popen([sys.executable, "-c", ""])
+    done.wait(10)
+    with pytest.raises(OSError, match=str(done.pid)):
+        cut_connections(done.pid, 1)
