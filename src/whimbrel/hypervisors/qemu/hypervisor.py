@@ -25,19 +25,21 @@ from whimbrel.hypervisors.qemu.encryption import (
     migration_parameters,
 )
 from whimbrel.hypervisors.qemu.machine import QemuMachine, QemuReception
-from whimbrel.hypervisors.qemu.migration import EVENTS, QemuMigration
+from whimbrel.hypervisors.qemu.migration import EVENTS, Guard, QemuMigration
 from whimbrel.hypervisors.qemu.translate import (
     capabilities_for,
     channels_argument,
     parameters_for,
 )
 from whimbrel.model.inventory import Capability, MigrationAddress, Vm
-from whimbrel.model.method import Transport
+from whimbrel.model.method import Postcopy, Transport
+from whimbrel.model.migration import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from whimbrel.hypervisors.qemu.probe import Abilities
+    from whimbrel.hypervisors.qemu.process import Process
     from whimbrel.model.method import PreparedMemory, Tuning
     from whimbrel.ports import Machine
 
@@ -95,16 +97,20 @@ class QemuHypervisor(ABC):
         _agree(tuning, address)
         await self._configure(machine, tuning)
         await _encrypt(machine, address, Endpoint.CLIENT)
-        monitor = machine.process.monitor
+        process, monitor = machine.process, machine.process.monitor
         migration = QemuMigration(
-            monitor, monitor.listen(*EVENTS), machine.vm.memory, lambda: machine.process.alive
+            monitor,
+            monitor.listen(*EVENTS),
+            machine.vm.memory,
+            lambda: process.alive,
+            _guard(process, tuning, address),
         )
         channels = channels_argument(address, tuning.transport)
         try:
             await monitor.execute("migrate", {"channels": channels})
         except BaseException:
             with suppress(HostError):  # it is gone, and its files with it
-                await forget(machine.process, MIGRATION)
+                await forget(process, MIGRATION)
             raise
         return migration
 
@@ -152,6 +158,15 @@ async def _encrypt(machine: QemuMachine, address: MigrationAddress, endpoint: En
     parameters = await migration_parameters(machine.process, address, endpoint)
     if parameters:
         await machine.process.monitor.execute("migrate-set-parameters", parameters)
+
+
+def _guard(process: Process, tuning: Tuning, address: MigrationAddress) -> Guard | None:
+    if not address.encrypted:
+        return None
+    guard = Guard(lambda: process.cut(address.port))
+    if tuning.postcopy is Postcopy.AFTER_FIRST_PASS_PREEMPT:  # its channel comes later
+        return replace(guard, phases=guard.phases | {Phase.PRECOPY})
+    return guard
 
 
 def _defaults(known: frozenset[Capability]) -> dict[str, Any]:

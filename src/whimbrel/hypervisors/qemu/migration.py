@@ -5,7 +5,8 @@ compared; observations come from asking every 100 ms, QEMU's own window (BUFFER_
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from whimbrel.errors import CommandRefused, HostUnreachable, ProtocolError
@@ -43,13 +44,40 @@ EVENTS = ("MIGRATION", "MIGRATION_PASS")
 _RECOVERING = {"postcopy-recover-setup", "postcopy-recover"}
 
 
+HANDSHAKE_WITHIN = 5.0
+"""Seconds for both ends to shake hands (TLS); a far end that is there takes milliseconds."""
+
+
+@dataclass(frozen=True)
+class Guard:
+    """What frees a source from a far end that accepts its connection and then keeps silent.
+
+    QEMU waits for a TLS handshake in its main loop, with all its locks held, for as long as the
+    far end likes: meanwhile it answers nobody, and the guest stands still.
+
+    Attributes:
+        cut: Shuts the source's connections to the destination from outside.
+        phases: When handshakes are due, or a cut does no harm.
+    """
+
+    cut: Callable[[], Awaitable[None]]
+    phases: frozenset[Phase] = frozenset({Phase.IDLE, Phase.SETUP, Phase.CANCELLING})
+
+
 class QemuMigration:
     """The port's `Migration`, over the source's monitor."""
 
     def __init__(
-        self, monitor: Monitor, events: Events, memory: int, alive: Callable[[], bool]
+        self,
+        monitor: Monitor,
+        events: Events,
+        memory: int,
+        alive: Callable[[], bool],
+        guard: Guard | None = None,
     ) -> None:
         self._monitor = monitor
+        self._guard = guard
+        self._was_cut = False
         self._memory = memory
         self._events = events
         self._alive = alive
@@ -126,6 +154,9 @@ class QemuMigration:
         """See `ports.Migration.ended`; after a cancel QEMU forgets RAM, so the last word counts."""
         answer = await self._monitor.execute("query-migrate")
         ended = ended_from(answer, self._phase)
+        if self._was_cut:
+            silent = f"the destination did not shake hands within {HANDSHAKE_WITHIN:.0f} s"
+            ended = replace(ended, reason=f"{silent}, and was left: {ended.reason}")
         if ended.transferred is None and self._last.passes:
             return Ended(
                 phase=ended.phase,
@@ -150,7 +181,7 @@ class QemuMigration:
     async def _ask(self) -> dict[str, Any]:
         if not self._alive():
             raise HostUnreachable("The source's QEMU ended in the middle of the move.")
-        answer = await self._monitor.execute("query-migrate")
+        answer = await self._execute("query-migrate")
         if not isinstance(answer, dict):
             raise ProtocolError("QEMU answered query-migrate with something that is no object.")
         return answer
@@ -195,7 +226,19 @@ class QemuMigration:
                 "Let the move finish.",
             )
         self._called_back = True
-        await self._monitor.execute("migrate_cancel")
+        await self._execute("migrate_cancel")
+
+    async def _execute(self, command: str, arguments: Mapping[str, Any] | None = None) -> Any:
+        """Carry out a command, also where QEMU hangs in a handshake."""
+        if self._guard is None or self._phase not in self._guard.phases:
+            return await self._monitor.execute(command, arguments)
+        try:
+            async with asyncio.timeout(HANDSHAKE_WITHIN):
+                return await self._monitor.execute(command, arguments)
+        except TimeoutError:
+            self._was_cut = True
+            await self._guard.cut()
+            return await self._monitor.execute(command, arguments)
 
     async def _set(self, parameters: dict[str, int]) -> None:
         await self._monitor.execute("migrate-set-parameters", parameters)

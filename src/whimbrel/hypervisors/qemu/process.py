@@ -67,6 +67,12 @@ class Process(Protocol):
         The content appears in no error, log or command line.
         """
 
+    async def cut(self, port: int) -> None:
+        """Shut its connections to a far port from outside, for a QEMU that hangs in one.
+
+        Nothing happens where that cannot be done.
+        """
+
     async def remove_private(self, folder: str) -> None:
         """Remove a folder made by `private_file` with all that is in it; harmless without one."""
 
@@ -156,6 +162,9 @@ class ChildProcess:
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(content)
         return str(path)
+
+    async def cut(self, port: int) -> None:
+        """See `Process.cut`; does nothing: the lab's network has no strangers."""
 
     async def remove_private(self, folder: str) -> None:
         """See `Process.remove_private`."""

@@ -191,6 +191,11 @@ class ResidentProcess:
         )
         return written
 
+    async def cut(self, port: int) -> None:
+        """See `Process.cut`."""
+        with suppress(HostError):  # no right to do so, or gone
+            await self.place.site.ask("cut_connections", pid=self.pid, port=port)
+
     async def remove_private(self, folder: str) -> None:
         """See `Process.remove_private`."""
         await self.place.site.ask("machine_file_remove", place=self.place.folder, name=folder)
