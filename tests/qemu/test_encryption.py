@@ -12,14 +12,16 @@ from pathlib import Path
 import pytest
 
 from contract.certificates import Authority
+from contract.harness import resident_harness
 from whimbrel.errors import CommandRefused, ConfigError, HostError, Unsupported
 from whimbrel.hypervisors.qemu import QemuHost
+from whimbrel.hypervisors.qemu import migration as migration_module
 from whimbrel.hypervisors.qemu.encryption import MIGRATION, NBD, Endpoint, nbd_credentials
 from whimbrel.hypervisors.qemu.machine import QemuMachine, QemuReception
 from whimbrel.hypervisors.qemu.process import ChildProcess
 from whimbrel.model.inventory import X509, Capability, MigrationAddress, Vm
 from whimbrel.model.method import Method, Postcopy, Settings, Transport, Tuning, tuning_for
-from whimbrel.model.migration import Observation, Phase, PhaseChange, StartPostcopy
+from whimbrel.model.migration import Cancel, Observation, Phase, PhaseChange, StartPostcopy
 from whimbrel.model.units import MIB
 
 MEMORY = 128 * MIB
@@ -276,6 +278,46 @@ async def test_strangers_who_knock_wrongly_are_sent_away_and_the_right_one_comes
         phases = await move(pair, machine, PLAIN, reception.address)
     assert phases[-1] is Phase.COMPLETED
     await reception.run()
+
+
+async def test_a_stranger_who_keeps_silent_holds_up_the_move_until_he_leaves(pair: Pair) -> None:
+    # QEMU waits for his handshake with all else it has to do (10.0: the socket blocks).
+    reception = await pair.destination.receive(pair.vm, PLAIN, pair.address)
+    machine = await pair.source.start(pair.vm)
+    phases: list[Phase] = []
+    with socket.create_connection((LOCAL, reception.address.port)) as stranger:
+        migration = await pair.source.send(machine, PLAIN, reception.address)
+        async for event in migration.watch():
+            if isinstance(event, PhaseChange):
+                phases.append(event.phase)
+            if phases == [Phase.SETUP]:
+                stranger.close()
+    assert phases[-1] is Phase.COMPLETED
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_a_destination_that_never_shakes_hands_is_left_and_the_guest_goes_on(
+    monkeypatch: pytest.MonkeyPatch, *, cancelled: bool
+) -> None:
+    # Without the cut QEMU would wait for ever, and its guest with it.
+    monkeypatch.setattr(migration_module, "HANDSHAKE_WITHIN", 0.5)
+    key = secrets.token_hex(32)
+    with tempfile.TemporaryDirectory(prefix="whimbrel-") as folder:
+        async with resident_harness(Path(folder)) as hosts:
+            machine = await hosts.source.start(hosts.vm)
+            with socket.create_server((LOCAL, 0)) as silent:  # the kernel accepts, nobody talks
+                address = MigrationAddress(LOCAL, silent.getsockname()[1], key=key)
+                migration = await hosts.source.send(machine, PLAIN, address)
+                phases = []
+                async for event in migration.watch():
+                    if isinstance(event, PhaseChange):
+                        phases.append(event.phase)
+                    if phases == [Phase.SETUP] and cancelled:
+                        await migration.apply(Cancel())
+                ended = await migration.ended()
+            assert phases[-1] is (Phase.CANCELLED if cancelled else Phase.FAILED)
+            assert cancelled or "did not shake hands" in ended.reason
+            assert await machine.running()
 
 
 async def test_after_a_failed_move_the_source_forgets_and_can_move_again(pair: Pair) -> None:
