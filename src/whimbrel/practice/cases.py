@@ -45,12 +45,14 @@ class Facts:
         destination: What the destination says.
         last: The last step that is known to have been announced; None where nothing tells.
         exact: Whether no later one was announced: a journal knows, marks on hosts may lag.
+        refused: Whether the destination was told to run the guest, and answered that it cannot.
     """
 
     source: SideFacts
     destination: SideFacts
     last: Step | None = None
     exact: bool = False
+    refused: bool = False
 
 
 class Repair(StrEnum):
@@ -124,8 +126,7 @@ def _silent_source(there: SideFacts) -> Case:
             "The guest has gone over to the destination before all of its memory, and the source, "
             "which has the rest, does not answer.",
             Repair.LEAVE,
-            Side.DESTINATION if there.running else None,
-            "Make the source reachable, then: whimbrel recover.",
+            hint="Make the source reachable, then: whimbrel recover.",
         )
     return Case("The source does not answer; the guest may run there.", Repair.LEAVE, hint=look)
 
@@ -259,7 +260,7 @@ def _arrived(here: SideFacts) -> Case:
 
 def _handed_over(facts: Facts) -> Case:
     there = facts.destination
-    if there.seen is Seen.ANSWERS and there.phase is Phase.COMPLETED:
+    if there.seen is Seen.ANSWERS and there.phase is Phase.COMPLETED and not facts.refused:
         return Case(
             "The source has handed the guest over, and the destination has not run it yet.",
             Repair.RUN_THERE,

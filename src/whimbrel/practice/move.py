@@ -12,20 +12,16 @@ stands in `settle`.
 
 import asyncio
 import time
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any
 
-from whimbrel.errors import CommandRefused, HostError
-from whimbrel.model.inventory import MigrationAddress, Vm
+from whimbrel.errors import CommandRefused, HostError, PlaceUnknown
 from whimbrel.model.journal import Step
-from whimbrel.model.method import Policy, Tuning
 from whimbrel.model.migration import (
     ENDS,
     Action,
     Cancel,
-    Decision,
     Event,
     Phase,
     PhaseChange,
@@ -35,79 +31,18 @@ from whimbrel.model.migration import (
 )
 from whimbrel.model.outcome import Ending, Outcome
 from whimbrel.model.plain import plain
-from whimbrel.model.plan import Certificate
-from whimbrel.model.prediction import Prediction
 from whimbrel.model.units import format_time
-from whimbrel.ports import Companion, Ended, Hypervisor, Journal, Machine, Migration, Reception
-from whimbrel.practice.attend import Afoot, Attendant, attended
-from whimbrel.practice.record import Record, Unwritten
+from whimbrel.ports import Ended, Migration, Reception
+from whimbrel.practice.attend import Afoot, attended
+from whimbrel.practice.interrupts import to_the_end
+from whimbrel.practice.mend import Mender
+from whimbrel.practice.record import Record
+from whimbrel.practice.repair import Deserted
+from whimbrel.practice.request import Clock, Request, Watcher
 from whimbrel.practice.settle import Finding, Moved, Settlement
 from whimbrel.theory.convergence import Convergence
 
-__all__ = ["Moved", "Request", "Watcher", "move"]
-
-Clock = Callable[[], float]
-
-
-class Watcher(Protocol):
-    """Somebody who looks on; nothing here may take long, the move waits for it."""
-
-    def prepared(self, machine: Machine) -> None:
-        """The destination waits for its guest in `machine`."""
-
-    def happened(self, event: Event) -> None:
-        """Something happened; `event.at` counts from the request."""
-
-    def decided(self, decision: Decision) -> None:
-        """Something was decided and will be carried out."""
-
-    def arrived(self, machine: Machine) -> None:
-        """The guest runs in `machine`, at the destination."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """What shall be moved, from where to where, and how.
-
-    Attributes:
-        source: The host the guest runs on.
-        machine: The guest's machine there.
-        destination: The host it shall run on.
-        address: Where the destination shall listen.
-        tuning: Every setting.
-        timeout: Seconds after which the move is cancelled.
-        policy: How far the guard may go where the move does not converge; None leaves it alone.
-        certificate: When a guarded move has to go over to which rung, counted from the request.
-        prediction: What was foreseen of it; the guard is sooner alarmed where that is not met.
-        companions: What travels beside memory.
-        journal: Where each step is written down before it is taken.
-        attendants: What acts beside the move while the guest is on its way.
-        companions: What travels beside memory.
-        journal: Where each step is written down before it is taken.
-        vm: What is built at the destination, where its disks lie elsewhere; None: as here.
-    """
-
-    source: Hypervisor
-    machine: Machine
-    destination: Hypervisor
-    address: MigrationAddress
-    tuning: Tuning
-    timeout: float
-    policy: Policy | None = None
-    certificate: Certificate | None = None
-    prediction: Prediction | None = None
-    attendants: tuple[Attendant, ...] = ()
-    companions: tuple[Companion, ...] = ()
-    journal: Journal = field(default_factory=Unwritten)
-
-    @property
-    def settings(self) -> Tuning:
-        """The tuning; with companions the guest waits for them before it is handed over."""
-        if not self.companions:
-            return self.tuning
-        return replace(self.tuning, pause_before_switchover=True)
-
-    vm: Vm | None = None
+__all__ = ["Clock", "Moved", "Request", "Watcher", "move"]
 
 
 async def move(request: Request, watcher: Watcher, clock: Clock = time.monotonic) -> Moved:
@@ -129,14 +64,12 @@ async def move(request: Request, watcher: Watcher, clock: Clock = time.monotonic
         reception = await request.destination.receive(
             request.vm or request.machine.vm, request.settings, request.address
         )
-        watcher.prepared(reception.machine)
-        conduct = _Conduct(request, reception, watcher, record, lambda: clock() - began)
-        moved = await conduct.carry_out()
     except BaseException as error:
-        await record.before(Step.CLOSED, ending=Ending.FAILED.value, reason=str(error))
+        await record.before(Step.CLOSED, **_unmoved(error))
         raise
-    await record.before(Step.CLOSED, **_closing(moved))
-    return moved
+    watcher.prepared(reception.machine)
+    conduct = _Conduct(request, reception, watcher, record, lambda: clock() - began)
+    return await conduct.carry_out()
 
 
 def _opening(request: Request) -> dict[str, Any]:
@@ -150,6 +83,11 @@ def _opening(request: Request) -> dict[str, Any]:
     }
 
 
+def _deserted(request: Request, reception: Reception) -> Deserted:
+    name, address = request.machine.vm.name, reception.address
+    return Deserted(name, request.source, request.destination, address, patience=request.patience)
+
+
 def _closing(moved: Moved) -> dict[str, Any]:
     outcome = moved.outcome
     return {
@@ -158,6 +96,11 @@ def _closing(moved: Moved) -> dict[str, Any]:
         "runs_on": outcome.runs_on and outcome.runs_on.value,
         "wall_time": outcome.wall_time,
     }
+
+
+def _unmoved(error: BaseException) -> dict[str, Any]:
+    reason = str(error) or type(error).__name__
+    return {"ending": Ending.FAILED.value, "reason": reason, "runs_on": Side.SOURCE.value}
 
 
 class _Conduct:
@@ -177,7 +120,11 @@ class _Conduct:
         self._record = record
         self._elapsed = elapsed
         self._settlement = Settlement(
-            request.machine, reception.machine, request.companions, record
+            request.machine,
+            reception.machine,
+            _deserted(request, reception),
+            request.companions,
+            record,
         )
         self._control = Convergence(
             request.tuning,
@@ -189,6 +136,7 @@ class _Conduct:
         self._arrived_at: float | None = None
         self._silent = False
         self._hindrance = ""
+        self._interrupts = 0
 
     async def carry_out(self) -> Moved:
         """Send the guest and see it through."""
@@ -196,9 +144,9 @@ class _Conduct:
         try:
             migration = await self._send()
         except TimeoutError:
-            return Moved(
-                Outcome(Ending.TIMEOUT, self._too_slow(), Side.SOURCE), self._request.machine
-            )
+            reason = f"not ready to send memory after {format_time(self._request.timeout)}"
+            outcome = Outcome(Ending.TIMEOUT, reason, Side.SOURCE)
+            return await self._closed(Moved(outcome, self._request.machine))
         async with attended(self._request.attendants, self._afoot(migration)):
             ended, moved = await self._see_through(migration)
         outcome = replace(
@@ -223,20 +171,30 @@ class _Conduct:
             await self._record.before(
                 Step.PREPARED, host=address.host, port=address.port, pid=reception.machine.pid
             )
-            async with asyncio.timeout(self._left()):
+            async with asyncio.timeout(request.timeout - self._elapsed()):
                 for companion in request.companions:
                     await companion.before_memory(reception)
             await self._record.before(Step.SENDING)
             return await request.source.send(request.machine, request.settings, address)
-        except BaseException:
-            await self._settlement.undo()
+        except BaseException as error:
+            await to_the_end(self._unsent(error))
             raise
 
-    def _left(self) -> float:
-        return self._request.timeout - self._elapsed()
+    async def _unsent(self, error: BaseException) -> None:
+        """Settle a move whose memory was not sent, or of which that is not known."""
+        if Step.SENDING not in self._record.steps:
+            await self._settlement.undo()
+            await self._record.before(Step.CLOSED, **_unmoved(error))
+            return
+        reason = error.what if isinstance(error, HostError) else "The move was broken off."
+        finding = Finding(Ended(Phase.FAILED, reason), silent=True)
+        moved = await self._closed(await self._settlement.settle(finding))
+        if moved.outcome.runs_on is not Side.SOURCE:
+            raise PlaceUnknown(moved.outcome.reason, "Try: whimbrel recover") from error
 
-    def _too_slow(self) -> str:
-        return f"not ready to send memory after {format_time(self._request.timeout)}"
+    async def _closed(self, moved: Moved) -> Moved:
+        await self._record.before(Step.CLOSED, **_closing(moved))
+        return moved
 
     def _afoot(self, migration: Migration) -> Afoot:
         seen = self._record.observations
@@ -244,13 +202,17 @@ class _Conduct:
         return Afoot(migration, self._request.machine, there, lambda: seen[-1] if seen else None)
 
     async def _see_through(self, migration: Migration) -> tuple[Ended, Moved]:
-        watching = asyncio.ensure_future(self._watch_and_settle(migration))
+        calls: list[asyncio.Task[None]] = []
+
+        def interrupted(count: int) -> None:
+            self._interrupts = count
+            calls.append(asyncio.create_task(self._call_back(migration)))
+
         try:
-            return await asyncio.shield(watching)
-        except asyncio.CancelledError:
-            await self._call_back(migration)
-            await watching
-            raise
+            return await to_the_end(self._watch_and_settle(migration), interrupted)
+        finally:
+            for call in calls:
+                call.cancel()
 
     async def _call_back(self, migration: Migration) -> None:
         # Refused past the point of no return, or when it is over: then it runs to its end.
@@ -268,7 +230,8 @@ class _Conduct:
             ending=self._cancelled_as(),
         )
         moved = await self._settlement.settle(finding)
-        return ended, replace(moved, outcome=replace(moved.outcome, wall_time=wall))
+        moved = replace(moved, outcome=replace(moved.outcome, wall_time=wall))
+        return ended, await self._closed(moved)
 
     def _cancelled_as(self) -> Ending:
         if self._hindrance:
@@ -278,19 +241,35 @@ class _Conduct:
     async def _watch(self, migration: Migration) -> Ended:
         offset = self._elapsed()
         phase = Phase.IDLE
+        mender = Mender(migration, self._reception, self._record, self._request.patience)
         try:
             async for seen in migration.watch():
                 event = replace(seen, at=seen.at + offset)
+                self._record.take(event)
                 if isinstance(event, PhaseChange):
                     phase = event.phase
                     await self._enter(phase, migration)
-                self._record.take(event)
                 self._watcher.happened(event)
                 await self._decide(migration, event)
+                mender.hear(event)
+                if reason := self._left_alone(phase, mender):
+                    return Ended(phase, reason)
             return await migration.ended()
         except HostError as error:
             self._silent = phase not in ENDS
             return Ended(Phase.FAILED if self._silent else phase, reason=error.what)
+        finally:
+            await mender.close()
+
+    def _left_alone(self, phase: Phase, mender: Mender) -> str:
+        """Return why a post-copy is left to itself; empty: it is not.
+
+        A first interrupt ends the waiting for a link, a second one the watching.
+        """
+        enough = {Phase.POSTCOPY_PAUSED: 1, Phase.POSTCOPY: 2}.get(phase)
+        if enough is not None and self._interrupts >= enough:
+            return f"it was interrupted, and is {phase}"
+        return mender.gave_up
 
     async def _enter(self, phase: Phase, migration: Migration) -> None:
         # First of all things, since the guest stands still until this is done.

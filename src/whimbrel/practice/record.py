@@ -31,6 +31,7 @@ class Record:
     def __init__(self, journal: Journal, now: Callable[[], float] = time.time) -> None:
         self._journal = journal
         self._now = now
+        self.steps: list[Step] = []
         self.passes: list[Pass] = []
         self.phases: list[PhaseChange] = []
         self.observations: list[Observation] = []
@@ -42,6 +43,7 @@ class Record:
         Raises:
             HostError: It cannot be written, and the guest is safe where it is (`may_wait`).
         """
+        self.steps.append(step)
         try:
             await self._journal.write(Entry(step, self._now(), fields))
         except HostError:

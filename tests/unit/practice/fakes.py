@@ -90,6 +90,7 @@ class FakeMigration:
 
     machine: FakeMachine
     script: list[Event | HostError]
+    there: FakeMachine | None = None
     applied: list[Action] = field(default_factory=list)
     cancelled: bool = False
     phase: Phase = Phase.IDLE
@@ -108,17 +109,19 @@ class FakeMigration:
             if self.hold is not None:
                 await self.hold.wait()
             if self.cancelled and self.phase not in ENDS:
-                self.phase = Phase.CANCELLED
+                self._enter(Phase.CANCELLED)
                 yield PhaseChange(Phase.CANCELLED, step.at)
                 return
 
     def _enter(self, phase: Phase) -> None:
-        self.phase = phase
+        self.phase = self.machine.phase = phase
+        if self.there is not None:
+            self.there.phase = phase
         if phase in {Phase.POSTCOPY, Phase.COMPLETED, Phase.SWITCHOVER}:
             self.machine.runs = False
         self.gone = self.gone or phase in {Phase.POSTCOPY, Phase.COMPLETED}
         # QEMU takes a guest back by itself only before it was given away.
-        if phase is Phase.FAILED and not self.machine.stopped and not self.gone:
+        if phase in {Phase.FAILED, Phase.CANCELLED} and not self.machine.stopped and not self.gone:
             self.machine.runs = True
 
     async def apply(self, action: Action) -> None:
@@ -147,6 +150,8 @@ class FakeHypervisor:
     name: str
     reception: FakeReception | None = None
     migration: FakeMigration | None = None
+    held: FakeMachine | None = None
+    rejoined: list[FakeMigration] = field(default_factory=list)
 
     async def capabilities(self) -> frozenset[Capability]:
         return frozenset(Capability)
@@ -170,9 +175,15 @@ class FakeHypervisor:
         return self.migration
 
     async def rejoin(self, machine: Machine) -> FakeMigration:
-        if self.migration is None:
+        if self.migration is None or self.migration.phase in ENDS:
             raise CommandRefused("no move is under way")
-        return self.migration
+        # Whoever comes next hears the phase it is in; a cancel ends it, or the connection breaks.
+        phase = PhaseChange(self.migration.phase, 0.0)
+        script: list[Event | HostError] = [phase, phase, HostUnreachable("cut")]
+        told = FakeMigration(self.migration.machine, script, self.migration.there)
+        told.gone = self.migration.gone
+        self.rejoined.append(told)
+        return told
 
     async def expecting(self, machine: Machine, address: MigrationAddress) -> FakeReception:
         if self.reception is None:
@@ -180,7 +191,10 @@ class FakeHypervisor:
         return self.reception
 
     async def seek(self, name: str) -> FakeMachine | None:
-        return None
+        held = self.reception.machine if self.reception else self.held
+        if held is not None and held.silent:
+            raise HostUnreachable("no answer")
+        return None if held is None or held.stopped else held
 
 
 class Silent:

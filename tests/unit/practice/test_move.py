@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -30,9 +30,18 @@ from whimbrel.model.migration import (
     StartPostcopy,
 )
 from whimbrel.model.outcome import Ending
+from whimbrel.practice import repair
 from whimbrel.practice.move import Moved, Request, move
 
 Script = Sequence[Event | HostError]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _at_once() -> Iterator[None]:
+    """Let no repair wait before it looks again: fakes change by themselves."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(repair, "LOOK_AGAIN", 0.0)
+        yield
 
 
 @dataclass
@@ -54,8 +63,8 @@ class Scene:
 
 def scene(script: Script, *, refuses: bool = False, tuning: Tuning | None = None) -> Scene:
     here, there = FakeMachine(VM, runs=True), FakeMachine(VM)
-    migration = FakeMigration(here, list(script))
-    source = FakeHypervisor("a", migration=migration)
+    migration = FakeMigration(here, list(script), there)
+    source = FakeHypervisor("a", migration=migration, held=here)
     destination = FakeHypervisor("b", reception=FakeReception(there, refuses))
     request = Request(source, here, destination, ADDRESS, tuning or Tuning(), timeout=60.0)
     return Scene(here, there, request, migration, Silent())
@@ -95,7 +104,12 @@ async def test_a_destination_that_cannot_receive_leaves_everything_as_it_was() -
 async def test_a_source_that_cannot_send_leaves_nothing_at_the_destination() -> None:
     on = scene(COMPLETE)
     on.request = Request(
-        FakeHypervisor("a"), on.here, on.request.destination, ADDRESS, Tuning(), timeout=60.0
+        FakeHypervisor("a", held=on.here),
+        on.here,
+        on.request.destination,
+        ADDRESS,
+        Tuning(),
+        timeout=60.0,
     )
     with pytest.raises(HostError, match="cannot send"):
         await on.play()
