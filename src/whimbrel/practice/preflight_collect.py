@@ -11,7 +11,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from whimbrel.errors import HostError
 from whimbrel.model.inventory import MigrationAddress, Vm
@@ -181,13 +181,14 @@ async def _trial(subject: PreflightSubject) -> TrialFacts:
     if "port" not in listening:
         return TrialFacts(listen_error=listening["error"])
     port = listening["port"]
-    heard = False
+    said: Mapping[str, Any] = {"error": "not tried"}
     try:
         said = await subject.source.ask(
             "preflight_connect", address=address.host, port=port, token=token
         )
     finally:
-        heard = await subject.destination.ask("preflight_heard", token=token)
+        patience = 0.0 if "error" in said else 1.0
+        heard = await subject.destination.ask("preflight_heard", token=token, patience=patience)
     return TrialFacts(
         port=port,
         connect_error=said.get("error", ""),

@@ -36,10 +36,10 @@ _listening: dict[str, _Listening] = {}
 class _Listening:
     """A socket that waits for one connection with the right token."""
 
-    def __init__(self, address: str, port: int, token: str, within: float) -> None:
+    def __init__(self, address: str, port: int, token: str, patience: float) -> None:
         family = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0][0]
         self._token = token.encode()
-        self._ends = time.monotonic() + within
+        self._ends = time.monotonic() + patience
         self._socket = socket.socket(family, socket.SOCK_STREAM)
         try:
             # As QEMU does: what is left of an earlier connection does not keep the port.
@@ -72,7 +72,7 @@ class _Listening:
         self._thread.join(2.0)
 
 
-def preflight_listen(address: str, port: int, token: str, within: float = 10.0) -> dict[str, Any]:
+def preflight_listen(address: str, port: int, token: str, patience: float = 10.0) -> dict[str, Any]:
     """Listen for the one who knows the token, at most so many seconds.
 
     Returns:
@@ -80,13 +80,13 @@ def preflight_listen(address: str, port: int, token: str, within: float = 10.0) 
         with its "words".
     """
     try:
-        _listening[token] = _Listening(address, port, token, within)
+        _listening[token] = _Listening(address, port, token, patience)
     except OSError as error:
         return _refusal(error)
     return {"port": _listening[token].port}
 
 
-def preflight_connect(address: str, port: int, token: str, within: float = 3.0) -> dict[str, Any]:
+def preflight_connect(address: str, port: int, token: str, patience: float = 2.0) -> dict[str, Any]:
     """Connect and say the token.
 
     Returns:
@@ -94,7 +94,7 @@ def preflight_connect(address: str, port: int, token: str, within: float = 3.0) 
     """
     began = time.monotonic()
     try:
-        with socket.create_connection((address, port), timeout=within) as connection:
+        with socket.create_connection((address, port), timeout=patience) as connection:
             seconds = time.monotonic() - began
             connection.sendall(token.encode())
             return {"seconds": seconds, "from": connection.getsockname()[0]}
@@ -102,12 +102,12 @@ def preflight_connect(address: str, port: int, token: str, within: float = 3.0) 
         return _refusal(error)
 
 
-def preflight_heard(token: str, within: float = 1.0) -> bool:
-    """Tell whether the token came, and listen no more."""
+def preflight_heard(token: str, patience: float = 1.0) -> bool:
+    """Tell whether the token came within some seconds, and listen no more."""
     waiting = _listening.pop(token, None)
     if waiting is None:
         return False
-    heard = waiting.heard.wait(within)
+    heard = waiting.heard.wait(patience)
     waiting.close()
     return heard
 

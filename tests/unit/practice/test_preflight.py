@@ -1,0 +1,316 @@
+"""What becomes of answers and of refusals; the rules themselves: tests/unit/theory/checks."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from unit.practice.fakes import FakeMachine
+from whimbrel.errors import CommandRefused, HostError, HostUnreachable
+from whimbrel.model.check import Check, Result
+from whimbrel.model.inventory import Disk, MigrationAddress, Nic, Vm
+from whimbrel.model.method import Transport, Tuning
+from whimbrel.model.preflight import DiskState, HypervisorFacts, MachineFacts
+from whimbrel.model.storage import Extent
+from whimbrel.ports import Machine
+from whimbrel.practice.claims import Claims
+from whimbrel.practice.preflight import DiskCopy, PreflightSubject, preflight
+
+Reply = Callable[..., Any]
+
+VM = Vm("web", 1 << 28, disks=(Disk("vda", "/srv/vda.qcow2"),), nics=(Nic("lan", "br0"),))
+RUNS = MachineFacts(
+    version=(10, 0, 2),
+    package="",
+    machine_type="pc-q35-10.0",
+    cpu_model="qemu64",
+    cpu_features=frozenset({"nx"}),
+    devices={"disk-vda": "virtio-blk-pci"},
+    disks=(
+        DiskState("vda", ("/srv/vda.qcow2", "/srv/base.qcow2"), size=1 << 30, allocated=1 << 20),
+    ),
+)
+THERE = HypervisorFacts(
+    version=(10, 0, 2),
+    package="",
+    machine_types={"pc-q35-10.0": 288},
+    cpu_models=frozenset({"qemu64"}),
+    cpu_features=frozenset({"nx"}),
+    devices=frozenset({"virtio-blk-pci"}),
+)
+BRIDGE = {"driver": "bridge", "up": True, "mtu": 1500, "networks": ["10.1.0.0/24"], "stations": []}
+
+
+def host(name: str) -> Mapping[str, Any]:
+    return {
+        "clock": time.time(),
+        "boot_id": name,
+        "machine_id": name,
+        "network": "1",
+        "folder": "8:1",
+        "folder_private": True,
+        "folder_writable": True,
+        "cpus": 4,
+        "cpu_model": "cpu",
+        "clock_flags": [],
+        "huge_pages": {},
+        "uid": 0,
+        "memlock": None,
+        "kvm": False,
+        "rdma": [],
+        "mptcp": False,
+        "mptcp_subflows": None,
+        "vms": [],
+        "files": {},
+    }
+
+
+def image(path: str, kind: str = "file") -> Mapping[str, Any]:
+    return {
+        "path": path,
+        "real": path,
+        "kind": kind,
+        "size": 1 << 20,
+        "writable": True,
+        "folder_exists": True,
+        "folder_writable": True,
+        "free": 1 << 40,
+        "volume": "8:1",
+    }
+
+
+@dataclass
+class FakeSite:
+    """A host that answers from a table; an error in it is raised."""
+
+    name: str
+    answers: dict[str, Reply | HostError] = field(default_factory=dict)
+    asked: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
+    folder: str = "/run/whimbrel"
+
+    def __post_init__(self) -> None:
+        self.answers = {
+            "preflight_host": lambda **_: host(self.name),
+            "preflight_bridges": lambda names: dict.fromkeys(names, BRIDGE),
+            "preflight_listen": lambda **_: {"port": 4444},
+            "preflight_connect": lambda **_: {"seconds": 0.001, "from": "10.0.0.1"},
+            "preflight_heard": lambda **_: True,
+            "memory_left": lambda **_: {"free": 1 << 34, "claimed": 0, "claimants": []},
+            "preflight_disk": image,
+            "preflight_probe": lambda **_: True,
+            "preflight_probe_seen": lambda **_: True,
+            "preflight_probe_gone": lambda **_: None,
+            **self.answers,
+        }
+
+    async def ask(self, question: str, *, within: float = 60.0, **arguments: Any) -> Any:
+        self.asked.append((question, arguments))
+        answer = self.answers[question]
+        if isinstance(answer, HostError):
+            raise answer
+        return answer(**arguments)
+
+    async def socket(self, path: str) -> Path:
+        return Path(path)
+
+    async def close(self) -> None:
+        pass
+
+
+@dataclass
+class FakeExaminer:
+    facts: MachineFacts | HostError = RUNS
+    there: HypervisorFacts | HostError = THERE
+
+    async def machine(self, machine: Machine) -> MachineFacts:
+        if isinstance(self.facts, HostError):
+            raise self.facts
+        return self.facts
+
+    async def hypervisor(self, vm: Vm) -> HypervisorFacts:
+        if isinstance(self.there, HostError):
+            raise self.there
+        return self.there
+
+
+def subject(
+    a: Mapping[str, Reply | HostError] | None = None,
+    b: Mapping[str, Reply | HostError] | None = None,
+    examiner: FakeExaminer | None = None,
+) -> PreflightSubject:
+    examiner = examiner or FakeExaminer()
+    return PreflightSubject(
+        machine=FakeMachine(VM, pid=42),
+        source=FakeSite("a", dict(a or {})),
+        destination=FakeSite("b", dict(b or {})),
+        source_examiner=examiner,
+        destination_examiner=examiner,
+        address=MigrationAddress("10.0.0.2"),
+    )
+
+
+def asked(site: Any, question: str) -> list[Mapping[str, Any]]:
+    return [arguments for name, arguments in site.asked if name == question]
+
+
+def result(checks: tuple[Check, ...], name: str) -> Result:
+    [check] = [check for check in checks if check.name == name]
+    return check.result
+
+
+async def test_two_hosts_with_everything_in_order_pass_every_check() -> None:
+    checks = await preflight(subject())
+    assert [check for check in checks if check.result is not Result.PASS] == []
+    assert len({check.name for check in checks}) == len(checks)
+
+
+async def test_an_unreachable_destination_fails_and_what_the_source_tells_is_still_checked() -> (
+    None
+):
+    broken = RUNS.disks[0]
+    examiner = FakeExaminer(replace(RUNS, jobs=("backup",), disks=(broken,)))
+    gone = HostUnreachable("no route to b")
+    checks = await preflight(subject(b={"preflight_bridges": gone}, examiner=examiner))
+    assert result(checks, "control") is Result.FAIL
+    assert result(checks, "block jobs") is Result.FAIL
+    assert "no route to b" in checks[0].detail
+
+
+async def test_an_unreachable_source_is_an_error() -> None:
+    gone = HostUnreachable("no route to a")
+    with pytest.raises(HostUnreachable):
+        await preflight(subject(a={"preflight_host": gone}))
+
+
+@pytest.mark.parametrize(
+    ("question", "name"),
+    [
+        ("preflight_listen", "migration address"),
+        ("memory_left", "memory"),
+        ("preflight_disk", "disk vda: same bytes"),
+        ("preflight_probe_seen", "disk vda: same bytes"),
+    ],
+)
+async def test_what_a_host_refuses_to_tell_fails_its_check_and_no_other(
+    question: str, name: str
+) -> None:
+    checks = await preflight(subject(b={question: CommandRefused("not allowed")}))
+    assert result(checks, name) is Result.FAIL
+    assert result(checks, "clocks") is Result.PASS
+
+
+async def test_a_machine_that_cannot_be_asked_fails() -> None:
+    checks = await preflight(subject(examiner=FakeExaminer(facts=HostUnreachable("hangs"))))
+    assert result(checks, "guest") is Result.FAIL
+
+
+async def test_a_qemu_that_does_not_start_there_fails() -> None:
+    checks = await preflight(subject(examiner=FakeExaminer(there=CommandRefused("no kvm"))))
+    assert result(checks, "accelerator") is Result.FAIL
+
+
+async def test_a_probe_is_removed_also_when_the_destination_fails() -> None:
+    move = subject(b={"preflight_probe_seen": HostUnreachable("cut off")})
+    await preflight(move)
+    wrote, gone = (asked(move.source, name) for name in ("preflight_probe", "preflight_probe_gone"))
+    assert {each["token"] for each in wrote} == {each["token"] for each in gone}
+    assert len(wrote) == 2
+
+
+async def test_the_destination_stops_listening_also_when_the_source_fails() -> None:
+    move = subject(a={"preflight_connect": HostUnreachable("cut off")})
+    checks = await preflight(move)
+    assert result(checks, "migration address") is Result.FAIL
+    assert len(asked(move.destination, "preflight_heard")) == 1
+
+
+async def test_a_bridge_is_asked_for_on_both_hosts() -> None:
+    def none(names: list[str]) -> Mapping[str, None]:
+        return dict.fromkeys(names)
+
+    checks = await preflight(subject(b={"preflight_bridges": none}))
+    assert result(checks, "NIC lan") is Result.FAIL
+
+
+async def test_a_disk_lies_where_the_arriving_vm_says() -> None:
+    elsewhere = replace(VM, disks=(Disk("vda", "/mnt/vda.qcow2"),))
+    move = replace(subject(), arrival=elsewhere)
+    checks = await preflight(move)
+    looked = {each["path"] for each in asked(move.destination, "preflight_disk")}
+    assert looked == {"/mnt/vda.qcow2", "/srv/base.qcow2"}
+    assert result(checks, "disk vda: same bytes") is Result.PASS
+
+
+async def test_a_disk_that_is_copied_needs_room_and_no_share() -> None:
+    move = replace(subject(), copies={"vda": DiskCopy("/new/vda.qcow2")})
+    assert isinstance(move.destination, FakeSite)
+    move.destination.answers["preflight_disk"] = lambda path: image(path, "missing")
+    checks = await preflight(move)
+    names = {check.name for check in checks}
+    assert "disk vda: same bytes" not in names
+    assert result(checks, "disk vda: place") is Result.PASS
+    assert result(checks, "room for copies") is Result.PASS
+
+
+async def test_what_a_copied_top_image_rests_on_must_be_there() -> None:
+    copies = {"vda": DiskCopy("/new/vda.qcow2", Extent.TOP)}
+    move = replace(subject(), copies=copies)
+    assert isinstance(move.destination, FakeSite)
+    move.destination.answers["preflight_disk"] = lambda path: image(path, "missing")
+    checks = await preflight(move)
+    assert result(checks, "disk vda: what it rests on") is Result.FAIL
+
+
+async def test_memory_in_huge_pages_is_asked_for_as_such() -> None:
+    move = subject(examiner=FakeExaminer(replace(RUNS, huge_page=2 << 20)))
+    await preflight(move)
+    sizes = {each["page_size"] for each in asked(move.destination, "memory_left")}
+    assert sizes == {0, 2 << 20}
+
+
+async def test_transports_are_checked_where_they_are_wanted() -> None:
+    plain = {check.name for check in await preflight(subject())}
+    assert not {"RDMA", "MPTCP"} & plain
+    special = replace(
+        subject(),
+        tuning=Tuning(transport=Transport.RDMA),
+        address=MigrationAddress("10.0.0.2", mptcp=True),
+    )
+    checks = await preflight(special)
+    assert result(checks, "RDMA") is Result.FAIL
+    assert result(checks, "MPTCP") is Result.FAIL
+
+
+async def test_a_move_claims_memory_and_gives_it_up_whatever_happens() -> None:
+    site = FakeSite("b", {"claim_memory": lambda **_: {}, "release_memory": lambda **_: True})
+    with pytest.raises(RuntimeError):
+        async with Claims(site, VM):
+            raise RuntimeError
+    [claimed], [released] = asked(site, "claim_memory"), asked(site, "release_memory")
+    assert claimed["claim"] == released["claim"]
+    assert claimed["wanted"] > VM.memory
+
+
+async def test_a_claim_that_is_refused_leaves_none_behind() -> None:
+    def refuse_pages(**arguments: Any) -> None:
+        if not arguments["page_size"]:
+            raise CommandRefused("b: 1 MiB are not free")
+
+    site = FakeSite("b", {"claim_memory": refuse_pages, "release_memory": lambda **_: True})
+    with pytest.raises(HostError, match="are not free"):
+        async with Claims(site, VM, huge_page=2 << 20):
+            pass
+    made = {each["claim"] for each in asked(site, "claim_memory")}
+    assert made == {each["claim"] for each in asked(site, "release_memory")}
+    assert len(made) == 2
+
+
+async def test_a_host_that_is_gone_does_not_keep_a_move_from_ending() -> None:
+    gone = HostUnreachable("cut off")
+    site = FakeSite("b", {"claim_memory": lambda **_: {}, "release_memory": gone})
+    async with Claims(site, VM):
+        pass
+    assert len(asked(site, "release_memory")) == 1
