@@ -76,7 +76,7 @@ def host_document(
     told |= {"uri": host.uri, "links": plain(host.links)}
     if lacking is not None:
         told["capabilities"] = [each.value for each in Capability if each not in lacking]
-        told["lacking"] = plain(lacking)
+        told["lacking"] = {each.value: why for each, why in lacking.items()}
     return told
 
 
