@@ -3,12 +3,14 @@
     own bytes, all bytes at each end ──► what others use ──► limit of the move, with its reason
 
 The move never gets more than what is not left for others. Within what is left, others are free
-to come and go, and nothing changes. Where they use more than their share, the move gives way as
-far as its floor: half of what it may use at most. Below that nothing would be won, since a
-greedy TCP flow takes whatever another lets go of; whoever meets it there shares by TCP's rules.
+to come and go, and nothing changes. Where they use more than their share and the move does not
+get all it may send, it gives way: its limit falls to what they leave, but not below its floor,
+half of what it may use at most. From time to time it then tries a little more. TCP flows that
+took all they could get make room, and it comes back to where it was; where nobody makes room it
+falls back, and tries ever more seldom.
 
 Stable by construction: what others use is total less own, whatever the limit is; it is averaged
-over a window, a band keeps the move from answering small changes, and it comes back slowly.
+over a window that begins anew with every limit, and a band keeps the move from small changes.
 """
 
 from collections import deque
@@ -39,6 +41,12 @@ BAND = 0.03
 
 RISE = 0.05
 """Share of the link by which the limit rises at most in one step."""
+
+PRESSING = 0.9
+"""Share of its limit from which on a move is held back by it, and not by something else."""
+
+SELDOM = 60.0
+"""Seconds from one try to rise to the next, where nobody made room again and again."""
 
 LEAST, MOST = 0.01, 0.95
 """Shares that can be left for others."""
@@ -107,6 +115,9 @@ class Sharing:
         self._most = float("inf") if most is None else most
         self._seen: deque[Traffic] = deque()
         self._yielding = False
+        self._tried_from: float | None = None
+        self._patience = SETTLE
+        self._next_try = 0.0
         self._changed = 0.0
         self.limit = min(self._most, self._cap(min(self._links)))
 
@@ -127,45 +138,66 @@ class Sharing:
         self._seen.append(traffic)
         while len(self._seen) > 1 and traffic.at - self._seen[1].at >= WINDOW:
             self._seen.popleft()
-        others = self._others()
-        if others is None or traffic.at - self._changed < SETTLE:
+        rates = self._rates()
+        if rates is None or traffic.at - self._changed < SETTLE:
             return None
-        wanted, reason = self._wanted(others)
+        wanted, reason = self._wanted(*rates, traffic.at)
         step = min(wanted, self.limit + RISE * min(self._links))
         if abs(step - self.limit) <= BAND * self.limit:
             return None
         self.limit = step
         self._changed = traffic.at
+        self._seen.clear()
         return Decision(SetBandwidthLimit(step), reason, traffic.at)
 
     def _cap(self, link: float) -> float:
         return (1 - self._left) * link / HEADERS
 
-    def _others(self) -> tuple[float, ...] | None:
-        """Return what others use at each end, bytes per second; None before that can be told."""
+    def _rates(self) -> tuple[float, tuple[float, ...]] | None:
+        """Return what the move sends and what others use at each end; None: not seen enough."""
         first, last = self._seen[0], self._seen[-1]
-        if _apart(first.own, last.own) < SHORTEST:
+        pairs = list(zip(first.ends, last.ends, strict=True))
+        if min(_apart(*pair) for pair in [(first.own, last.own), *pairs]) < SHORTEST:
             return None
-        if any(_apart(*pair) < SHORTEST for pair in zip(first.ends, last.ends, strict=True)):
-            return None
-        own = _rate(first.own, last.own) * HEADERS
-        pairs = zip(first.ends, last.ends, strict=True)
-        return tuple(max(0.0, _rate(*pair) - own) for pair in pairs)
+        own = _rate(first.own, last.own)
+        return own, tuple(max(0.0, _rate(*pair) - own * HEADERS) for pair in pairs)
 
-    def _wanted(self, others: Sequence[float]) -> tuple[float, str]:
-        """Return the limit that what others use asks for, and why."""
+    def _wanted(self, own: float, others: Sequence[float], at: float) -> tuple[float, str]:
+        """Return the limit that what was seen asks for, and why."""
         used, link = max(zip(others, self._links, strict=True), key=lambda end: end[0] / end[1])
         share = used / link
         self._yielding = share > self._left + (0.0 if self._yielding else GRACE)
         words = f"others use {share:.0%} of {format_link(link)}"
         most = min(self._most, self._cap(min(self._links)))
         if not self._yielding:
+            self._patience, self._tried_from = SETTLE, None
             return most, f"{words}; {self._left:.0%} stays for them"
-        room = min((rate - use) / HEADERS for use, rate in zip(others, self._links, strict=True))
         words += f", more than the {self._left:.0%} that is theirs"
+        failed = self._judge(own, at)
+        if own < PRESSING * self.limit or failed:
+            return self._given_way(others, words)
+        if at < self._next_try or self.limit >= most:
+            return self.limit, words
+        self._tried_from = own
+        return most, f"{words}; whether they make room is tried"
+
+    def _judge(self, own: float, at: float) -> bool:
+        """Judge the last try where there was one; return whether nobody made room."""
+        if self._tried_from is None:
+            return False
+        failed = own < self._tried_from + RISE * min(self._links) / HEADERS / 2
+        self._tried_from = None
+        self._patience = min(SELDOM, 2 * self._patience) if failed else SETTLE
+        self._next_try = at + self._patience if failed else at
+        return failed
+
+    def _given_way(self, others: Sequence[float], words: str) -> tuple[float, str]:
+        rooms = zip(others, self._links, strict=True)
+        room = min((rate - use) / HEADERS for use, rate in rooms)
         if room < self.floor:
-            return self.floor, f"{words}; the move keeps to its floor of {format_link(self.floor)}"
-        return min(most, room), f"{words}; the move gives way"
+            kept = format_link(self.floor)
+            return min(self.limit, self.floor), f"{words}; the move keeps to its floor of {kept}"
+        return min(self.limit, room), f"{words}; the move gives way"
 
 
 def _apart(first: Counted, last: Counted) -> float:
