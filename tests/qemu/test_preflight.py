@@ -19,7 +19,9 @@ from whimbrel.model.check import Check, Result, obstacles
 from whimbrel.model.inventory import Disk, MigrationAddress, Nic, Vm
 from whimbrel.model.units import MIB
 from whimbrel.practice.claims import Claims
-from whimbrel.practice.preflight import DiskCopy, PreflightSubject, preflight
+from whimbrel.practice.preflight import PreflightSubject, preflight
+from whimbrel.practice.preflight_storage import preflight_storage
+from whimbrel.practice.storage_places import placed_copies
 from whimbrel.sites.local import LocalShell
 from whimbrel.sites.site import OnSite
 
@@ -82,6 +84,11 @@ async def ready(folder: Path) -> AsyncIterator[Ready]:
         yield ready
 
 
+async def copied(ready: Ready, place: Path) -> PreflightSubject:
+    facts = await ready.machine.storage().disks()
+    return replace(ready.subject, copies=placed_copies(ready.machine.vm, facts, [f"vda={place}"]))
+
+
 def found(checks: tuple[Check, ...], name: str) -> Check:
     [check] = [check for check in checks if check.name == name]
     return check
@@ -133,7 +140,7 @@ async def test_a_disk_that_another_program_writes_too_is_not_moved(ready: Ready)
 
 async def test_a_copy_is_not_made_over_what_lies_there(ready: Ready) -> None:
     place = ready.folder / "copy.img"
-    move = replace(ready.subject, copies={"vda": DiskCopy(str(place))})
+    move = await copied(ready, place)
     assert obstacles(await preflight(move)) == ()
     place.write_bytes(b"precious")
     check = found(await preflight(move), "disk vda: place")
@@ -149,7 +156,7 @@ async def test_a_copy_needs_room_for_what_is_allocated_and_perhaps_for_more(fold
     script = 'mount -t tmpfs -o size=1m none "$1" && shift && exec "$@"'
     enter = ["unshare", "--mount", "sh", "-c", script, "-", str(small)]
     async with running(vm, folder, enter) as ready:
-        move = replace(ready.subject, copies={"vda": DiskCopy(str(small / "vda.img"))})
+        move = await copied(ready, small / "vda.img")
         sparse = found(await preflight(move), "room for copies")
         with (folder / "share/vda.img").open("r+b") as image:
             image.write(b"x" * 2 * MIB)
@@ -268,3 +275,22 @@ async def test_the_machines_facts_are_those_it_was_built_with(ready: Ready) -> N
     assert disk.chain == (str(ready.folder / "share/vda.img"),)
     assert disk.size == 4 * MIB
     assert not disk.direct
+
+
+async def test_a_device_that_was_plugged_in_by_hand_is_named(folder: Path) -> None:
+    vm = replace(vm_in(folder), cpu="qemu64", machine="pc")  # whose bus takes devices at any time
+    async with running(vm, folder) as ready:
+        assert found(await preflight(ready.subject), "devices as started").result is Result.PASS
+        device = {"driver": "virtio-rng-pci", "id": "dice"}
+        await ready.machine.process.monitor.execute("device_add", device)
+        check = found(await preflight(ready.subject), "devices as started")
+    assert check.result is Result.FAIL
+    assert check.detail.startswith("dice ")
+
+
+async def test_a_disk_may_move_on_its_own_host(ready: Ready) -> None:
+    move = await copied(ready, ready.folder / "elsewhere.img")
+    there = (ready.machine, move.source, move.source_examiner, move.copies)
+    assert obstacles(await preflight_storage(*there)) == ()
+    (ready.folder / "elsewhere.img").write_bytes(b"precious")
+    assert [each.name for each in obstacles(await preflight_storage(*there))] == ["disk vda: place"]

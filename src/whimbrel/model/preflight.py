@@ -244,6 +244,8 @@ class MachineFacts:
         state: "running", "paused", "io-error" …
         blocked: Why it cannot be moved, in the hypervisor's words.
         devices: Kinds of its devices, by their names.
+        plugged: Devices that came since it was started, and no destination would have.
+        unplugged: Kinds of devices that went, and a destination would have.
         objects: Kinds of the objects beside them (backends, filters), by their names.
         shared_memory: Memory backends that other processes share.
         huge_page: Bytes of the pages its memory lies in; 0: common ones.
@@ -263,6 +265,8 @@ class MachineFacts:
     state: str = "running"
     blocked: tuple[str, ...] = ()
     devices: Mapping[str, str] = field(default_factory=dict)
+    plugged: tuple[str, ...] = ()
+    unplugged: tuple[str, ...] = ()
     objects: Mapping[str, str] = field(default_factory=dict)
     shared_memory: tuple[str, ...] = ()
     huge_page: int = 0

@@ -15,7 +15,6 @@ from whimbrel.model.check import Check, failed, passed
 from whimbrel.model.method import Transport
 from whimbrel.model.preflight import HostFacts, HypervisorFacts, MachineFacts, Unknown
 from whimbrel.practice.preflight_collect import (
-    DiskCopy,
     DiskSight,
     Facts,
     PreflightSubject,
@@ -25,7 +24,7 @@ from whimbrel.practice.preflight_collect import (
 )
 from whimbrel.theory.checks import copies, disks, hosts, machine, network
 
-__all__ = ["DiskCopy", "PreflightSubject", "preflight"]
+__all__ = ["PreflightSubject", "preflight"]
 
 
 async def preflight(subject: PreflightSubject) -> tuple[Check, ...]:
@@ -132,6 +131,7 @@ def _of_state(subject: PreflightSubject, running: MachineFacts) -> Iterator[Chec
     yield machine.run_state(subject.machine.vm, running)
     yield machine.not_blocked(running)
     yield machine.movable_devices(running)
+    yield machine.as_built(running)
     yield machine.no_jobs(running)
     yield machine.no_bitmaps(running)
 

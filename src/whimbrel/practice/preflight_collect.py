@@ -37,21 +37,9 @@ from whimbrel.practice.preflight_facts import (
     memory_facts,
     place_facts,
 )
+from whimbrel.practice.storage_places import DiskCopy
 
 _Fact = TypeVar("_Fact")
-
-
-@dataclass(frozen=True)
-class DiskCopy:
-    """A disk that is copied along.
-
-    Attributes:
-        path: Where the copy shall lie at the destination.
-        extent: The whole disk, or its top image only, when what it rests on is there.
-    """
-
-    path: str
-    extent: Extent = Extent.WHOLE
 
 
 @dataclass(frozen=True)
@@ -67,7 +55,7 @@ class PreflightSubject:
         address: Where the destination would listen; port 0: any that is free.
         tuning: How it would be moved, for what transports need; the default needs nothing.
         arrival: The VM as the destination will build it; None: with the same paths.
-        copies: The disks that are copied along, by name; all others must be seen by both.
+        copies: The disks that are copied along; all others must be seen by both hosts.
     """
 
     machine: Machine
@@ -78,7 +66,7 @@ class PreflightSubject:
     address: MigrationAddress
     tuning: Tuning = field(default_factory=Tuning)
     arrival: Vm | None = None
-    copies: Mapping[str, DiskCopy] = field(default_factory=dict)
+    copies: tuple[DiskCopy, ...] = ()
 
     @property
     def there(self) -> Vm:
@@ -227,7 +215,7 @@ async def _memory(subject: PreflightSubject, page_size: int) -> MemoryFacts:
 async def _sight(
     subject: PreflightSubject, disk: DiskState, source: HostFacts, destination: HostFacts
 ) -> DiskSight:
-    copy = subject.copies.get(disk.name)
+    copy = next((each for each in subject.copies if each.place.name == disk.name), None)
     paths = {each.name: each.path for each in subject.there.disks}
     there = [paths.get(disk.name, disk.chain[0]), *disk.chain[1:]]
     pairs = list(zip(disk.chain, there, strict=True))
@@ -239,8 +227,8 @@ async def _sight(
     if copy is None:
         return DiskSight(disk, tuple(shared))
     here, place = await asyncio.gather(
-        _look(subject.source, disk.chain[0], source),
-        _look(subject.destination, copy.path, destination),
+        look(subject.source, disk.chain[0], source),
+        look(subject.destination, copy.place.path, destination),
     )
     return DiskSight(disk, tuple(shared), here, place)
 
@@ -249,14 +237,15 @@ async def _image(
     subject: PreflightSubject, path: str, over: str, source: HostFacts, destination: HostFacts
 ) -> ImageSight:
     here, there = await asyncio.gather(
-        _look(subject.source, path, source), _look(subject.destination, over, destination)
+        look(subject.source, path, source), look(subject.destination, over, destination)
     )
     if here.kind != "file" or there.kind != "file":
         return ImageSight(here, there)
     return ImageSight(here, there, await _probe(subject, here, there))
 
 
-async def _look(site: Site, path: str, host: HostFacts) -> PlaceFacts:
+async def look(site: Site, path: str, host: HostFacts) -> PlaceFacts:
+    """Return what lies at a path, or at an address that QEMU opens by itself."""
     if "://" in path:
         return address_facts(path, await site.ask("preflight_image", address=path), host)
     return place_facts(await site.ask("preflight_disk", path=path))

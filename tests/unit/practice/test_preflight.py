@@ -14,10 +14,12 @@ from whimbrel.model.check import Check, Result
 from whimbrel.model.inventory import Disk, MigrationAddress, Nic, Vm
 from whimbrel.model.method import Transport, Tuning
 from whimbrel.model.preflight import DiskState, HypervisorFacts, MachineFacts
-from whimbrel.model.storage import Extent
+from whimbrel.model.storage import DiskFacts, Extent, Image
 from whimbrel.ports import Machine
 from whimbrel.practice.claims import Claims
-from whimbrel.practice.preflight import DiskCopy, PreflightSubject, preflight
+from whimbrel.practice.preflight import PreflightSubject, preflight
+from whimbrel.practice.preflight_storage import preflight_storage
+from whimbrel.practice.storage_places import DiskCopy
 
 Reply = Callable[..., Any]
 
@@ -40,6 +42,10 @@ THERE = HypervisorFacts(
     cpu_models=frozenset({"qemu64"}),
     cpu_features=frozenset({"nx"}),
     devices=frozenset({"virtio-blk-pci"}),
+)
+COPY = DiskCopy(
+    DiskFacts("vda", 1 << 30, (Image("/srv/vda.qcow2", "qcow2", 1 << 20),)),
+    Disk("vda", "/new/vda.qcow2"),
 )
 BRIDGE = {"driver": "bridge", "up": True, "mtu": 1500, "networks": ["10.1.0.0/24"], "stations": []}
 
@@ -245,7 +251,7 @@ async def test_a_disk_lies_where_the_arriving_vm_says() -> None:
 
 
 async def test_a_disk_that_is_copied_needs_room_and_no_share() -> None:
-    move = replace(subject(), copies={"vda": DiskCopy("/new/vda.qcow2")})
+    move = replace(subject(), copies=(COPY,))
     assert isinstance(move.destination, FakeSite)
     move.destination.answers["preflight_disk"] = lambda path: image(path, "missing")
     checks = await preflight(move)
@@ -256,8 +262,7 @@ async def test_a_disk_that_is_copied_needs_room_and_no_share() -> None:
 
 
 async def test_what_a_copied_top_image_rests_on_must_be_there() -> None:
-    copies = {"vda": DiskCopy("/new/vda.qcow2", Extent.TOP)}
-    move = replace(subject(), copies=copies)
+    move = replace(subject(), copies=(replace(COPY, extent=Extent.TOP),))
     assert isinstance(move.destination, FakeSite)
     move.destination.answers["preflight_disk"] = lambda path: image(path, "missing")
     checks = await preflight(move)
@@ -314,3 +319,15 @@ async def test_a_host_that_is_gone_does_not_keep_a_move_from_ending() -> None:
     async with Claims(site, VM):
         pass
     assert len(asked(site, "release_memory")) == 1
+
+
+async def test_a_disk_that_moves_alone_needs_a_free_place_and_no_second_host() -> None:
+    site = FakeSite("a")
+    site.answers["preflight_disk"] = lambda path: image(
+        path, "missing" if path.startswith("/new") else "file"
+    )
+    checks = await preflight_storage(FakeMachine(VM, pid=42), site, FakeExaminer(), [COPY])
+    assert {check.result for check in checks} == {Result.PASS}
+    site.answers["preflight_disk"] = image
+    checks = await preflight_storage(FakeMachine(VM, pid=42), site, FakeExaminer(), [COPY])
+    assert result(checks, "disk vda: place") is Result.FAIL

@@ -8,12 +8,15 @@ source's accelerator could not give (QEMU filters it and warns) is not missed el
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import pairwise
+from pathlib import PurePosixPath
 from typing import Any
 
 from whimbrel.errors import CommandRefused, ConfigError, ProtocolError
-from whimbrel.hypervisors.qemu.command_line import BINARY
+from whimbrel.hypervisors.qemu.command_line import BINARY, command_line
 from whimbrel.hypervisors.qemu.machine import QemuMachine
 from whimbrel.hypervisors.qemu.monitor import Monitor
 from whimbrel.model.inventory import Vm
@@ -110,6 +113,7 @@ async def machine_facts(monitor: Monitor, vm: Vm) -> MachineFacts:
     machine_type = str(await _property(monitor, "/machine", "type"))
     devices = await _children(monitor, "/machine/peripheral", "/machine/peripheral-anon")
     objects = await _children(monitor, "/objects")
+    plugged, unplugged = _changes(devices, vm)
     shared, huge_page = await _memory(monitor)
     return MachineFacts(
         version=_version(version),
@@ -122,6 +126,8 @@ async def machine_facts(monitor: Monitor, vm: Vm) -> MachineFacts:
         blocked=tuple(migration.get("blocked-reasons", ())),
         devices={name: kind for name, (kind, _) in devices.items()},
         objects={name: kind for name, (kind, _) in objects.items()},
+        plugged=plugged,
+        unplugged=unplugged,
         shared_memory=shared,
         huge_page=huge_page,
         tpm=await _tpm(monitor),
@@ -160,6 +166,24 @@ async def _children(monitor: Monitor, *places: str) -> dict[str, tuple[str, str]
                 kind = entry["type"].removeprefix("child<").removesuffix(">")
                 found[entry["name"]] = (kind, f"{place}/{entry['name']}")
     return found
+
+
+def _changes(
+    devices: Mapping[str, tuple[str, str]], vm: Vm
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names of devices that came, and the kinds of those that went, since the start."""
+    if vm.words:
+        return (), ()  # an adopted VM's words plug some unnamed; adoption has compared the others
+    words = command_line(vm, PurePosixPath("/"), resident=True)
+    built = Counter(value.partition(",")[0] for word, value in pairwise(words) if word == "-device")
+    here = Counter(kind for kind, _ in devices.values())
+    added = here - built
+    came = []
+    for name, (kind, _) in reversed(list(devices.items())):  # those plugged last are named last
+        if added[kind] > 0:
+            added[kind] -= 1
+            came.append(name)
+    return tuple(sorted(came)), tuple(sorted((built - here).elements()))
 
 
 async def _hints(monitor: Monitor, devices: Mapping[str, tuple[str, str]]) -> bool:

@@ -13,6 +13,8 @@ def place_free(disk: DiskState, there: PlaceFacts, destination: str) -> Check:
     name = f"disk {disk.name}: place"
     if there.kind == "block":
         return _device(name, disk, there, destination)
+    if there.kind == "address":
+        return _address(name, disk, there, destination)
     if not there.folder_exists:
         folder = there.real.rpartition("/")[0]
         return failed(
@@ -56,6 +58,28 @@ def _device(name: str, disk: DiskState, there: PlaceFacts, destination: str) -> 
         f"What {there.path} on {destination} holds will be overwritten.",
         f"wipefs {there.path}   # on {destination} tells what it holds",
     )
+
+
+def _address(name: str, disk: DiskState, there: PlaceFacts, destination: str) -> Check:
+    """Judge a place that only QEMU opens: an iSCSI unit must be there, an NFS file must not."""
+    look = f"qemu-img info {there.path}   # on {destination}"
+    unit = there.path.startswith("iscsi:")
+    if there.words and unit:
+        return failed(name, f"{destination} cannot open {there.path}: {there.words}", look)
+    if there.words:
+        return warned(
+            name, f"Nothing seems to lie at {there.path}; whether one may write is not known.", look
+        )
+    if not unit:
+        return failed(
+            name,
+            f"{there.path} is there already, and would be overwritten.",
+            f"{look}; choose another path",
+        )
+    if there.size < disk.size:
+        sizes = f"{format_size(there.size)}; {disk.name} needs {format_size(disk.size)}"
+        return failed(name, f"{there.path} has {sizes}.", "Choose a larger unit.")
+    return warned(name, f"What {there.path} holds will be overwritten.", look)
 
 
 def room(copies: Sequence[tuple[DiskState, PlaceFacts]], destination: str) -> Check:

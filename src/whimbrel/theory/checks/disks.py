@@ -27,7 +27,7 @@ def same_bytes(
     here, there = sight.here, sight.there
     mount = (
         f"Mount the share that holds {here.path} at the same place on {destination}, or move the "
-        f"disk along: --storage {disk.name}"
+        f"disk along: --storage {disk.name}=FOLDER"
     )
     if here.kind == "address":
         return _same_address(name, sight, destination)

@@ -196,6 +196,25 @@ def movable_devices(machine: MachineFacts) -> Check:
     return passed(name, f"All {len(machine.devices)} can be moved.")
 
 
+def as_built(machine: MachineFacts) -> Check:
+    """Fail where a destination that is built as the VM was started would have other devices."""
+    name = "devices as started"
+    if machine.plugged:
+        return failed(
+            name,
+            f"{', '.join(machine.plugged)} came after the start; no destination would have it.",
+            f'{{"execute": "device_del", "arguments": {{"id": "{machine.plugged[0]}"}}}}   '
+            "# through QMP; plug it in again after the move",
+        )
+    if machine.unplugged:
+        return failed(
+            name,
+            f"A {', '.join(machine.unplugged)} was taken out since the start.",
+            "Plug it in again as it was, through QMP (device_add), or start the VM anew.",
+        )
+    return passed(name, "The VM has the devices that it was started with.")
+
+
 def known_devices(machine: MachineFacts, there: HypervisorFacts, destination: str) -> Check:
     """Fail where the destination's QEMU has not every kind of device."""
     name = "device kinds"

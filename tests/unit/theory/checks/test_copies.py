@@ -36,6 +36,23 @@ def test_what_a_device_holds_will_be_overwritten_with_a_warning() -> None:
 
 
 @pytest.mark.parametrize(
+    ("path", "size", "words", "result"),
+    [
+        ("iscsi://store/iqn.2026-01.example:store/1", DISK.size, "", Result.WARN),
+        ("iscsi://store/iqn.2026-01.example:store/1", DISK.size - 1, "", Result.FAIL),
+        ("iscsi://store/iqn.2026-01.example:store/1", 0, "no such unit", Result.FAIL),
+        ("nfs://store/export/vda.img", DISK.size, "", Result.FAIL),
+        ("nfs://store/export/vda.img", 0, "No such file", Result.WARN),
+    ],
+)
+def test_an_iscsi_unit_must_be_there_and_an_nfs_file_must_not(
+    path: str, size: int, words: str, result: Result
+) -> None:
+    place = PlaceFacts(path, "address", size=size, words=words)
+    assert copies.place_free(DISK, place, "b").result is result
+
+
+@pytest.mark.parametrize(
     ("free", "result"),
     [(8 * GIB, Result.PASS), (2 * GIB, Result.WARN), (GIB - 1, Result.FAIL)],
 )

@@ -126,6 +126,14 @@ def test_a_cpu_shown_as_it_is_should_be_the_same_on_both_hosts() -> None:
     assert rules.cpu_as_is(VM, replace(RUNS, cpu_model="max"), A, other).result is Result.PASS
 
 
+def test_a_device_that_came_or_went_since_the_start_is_missing_on_one_side() -> None:
+    assert rules.as_built(RUNS).result is Result.PASS
+    came = rules.as_built(replace(RUNS, plugged=("usb7",)))
+    assert came.result is Result.FAIL
+    assert '"id": "usb7"' in came.remedy
+    assert rules.as_built(replace(RUNS, unplugged=("virtio-net-pci",))).result is Result.FAIL
+
+
 def test_every_kind_of_device_must_be_known_there() -> None:
     assert rules.known_devices(RUNS, THERE, "b").result is Result.PASS
     odd = replace(RUNS, devices={"gpu": "virtio-vga-gl"})
