@@ -11,7 +11,7 @@ class Image:
     Attributes:
         path: Where it lies, as its hypervisor names it.
         format: "raw" or "qcow2".
-        allocated: Bytes that it takes; 0 where that is not told.
+        allocated: Bytes that it takes; its virtual size where that is not told.
     """
 
     path: str

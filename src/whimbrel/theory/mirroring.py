@@ -69,7 +69,7 @@ def _window(seen: Sequence[Seen]) -> list[Seen] | None:
     if last - seen[0].at < WINDOW:
         return None
     begin = max(index for index, each in enumerate(seen) if last - each.at >= WINDOW)
-    return list(seen[begin:])
+    return list(seen)[begin:]
 
 
 def _never_small(window: Sequence[Seen], allowed: int) -> str:

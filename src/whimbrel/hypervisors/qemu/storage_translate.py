@@ -165,6 +165,13 @@ def _disk(name: str, inserted: Mapping[str, Any], jobs: Sequence[Mapping[str, An
     )
 
 
+def _allocated(image: Mapping[str, Any]) -> int:
+    """Return the bytes that an image takes: all of them where nobody tells, as on a device."""
+    if str(image["filename"]).startswith("/dev/"):
+        return int(image["virtual-size"])
+    return int(image.get("actual-size", image["virtual-size"]))
+
+
 def _chain(image: Mapping[str, Any]) -> Iterator[Image]:
     below: Mapping[str, Any] | None = image
     while below:
@@ -173,6 +180,6 @@ def _chain(image: Mapping[str, Any]) -> Iterator[Image]:
         yield Image(
             str(below["filename"]),
             "raw" if told in _LAYERS else _FORMATS.get(told, told),
-            int(below.get("actual-size", 0)),
+            _allocated(below),
         )
         below = below.get("backing-image")
