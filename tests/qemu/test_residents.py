@@ -5,7 +5,7 @@ import os
 import signal
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import pytest
 
 from whimbrel.errors import ConfigError, HostError, HostUnreachable
 from whimbrel.hypervisors.qemu import ResidentHost
+from whimbrel.hypervisors.qemu.machine import QemuMachine
 from whimbrel.hypervisors.qemu.resident_process import Birth, ResidentProcess
 from whimbrel.model.inventory import Disk, MigrationAddress, Nic, Vm
 from whimbrel.model.method import Tuning
@@ -122,8 +123,9 @@ async def test_onlookers_ask_beside_whoever_conducts_and_can_change_nothing(pair
 
 
 async def test_one_lost_conductor_is_borne_and_of_the_next_it_is_said_who_is_in_the_way(
-    pair: Pair,
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("whimbrel.hypervisors.qemu.resident_process.GREETS_WITHIN", 1.0)
     await pair.a.start(VM)
     async with whimbrel(pair.folder / "a") as second, whimbrel(pair.folder / "a") as third:
         assert await (await second.find("vm")).running()
@@ -230,3 +232,76 @@ async def test_processes_are_told_apart_by_their_start_time(pair: Pair) -> None:
         start=other.start,
     )
     assert await machine.running()
+
+
+@asynccontextmanager
+async def by_hand(folder: Path, *more: str) -> AsyncIterator[str]:
+    """Start a VM as an administrator would, and yield its QMP socket."""
+    socket, pid, image = folder / "by hand", folder / "pid", folder / "hand.img"
+    image.write_bytes(bytes(MIB))
+    words = ["qemu-system-x86_64", "-M", "q35", "-m", "64", "-display", "none", "-name", "hand"]
+    words += ["-qmp", f"unix:{socket},server=on,wait=off", "-daemonize", "-pidfile", str(pid)]
+    words += [
+        "-drive",
+        f"if=none,id=d,format=raw,file={image}",
+        "-device",
+        "virtio-blk-pci,drive=d",
+    ]
+    process = await asyncio.create_subprocess_exec(*words, *more)
+    assert await process.wait() == 0
+    began = int(pid.read_text())
+    try:
+        yield str(socket)
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(began, signal.SIGKILL)
+
+
+async def moved(a: ResidentHost, b: ResidentHost, machine: QemuMachine) -> QemuMachine:
+    reception = await b.receive(machine.vm, Tuning(), SOMEWHERE)
+    migration = await a.send(machine, Tuning(), reception.address)
+    async for event in migration.watch():
+        if isinstance(event, PhaseChange) and event.phase is Phase.COMPLETED:
+            await reception.run()
+    await machine.stop()
+    return reception.machine
+
+
+async def test_a_vm_started_by_hand_is_adopted_and_moves_on_from_host_to_host(pair: Pair) -> None:
+    async with by_hand(pair.folder) as socket:
+        adoption = await pair.a.adopt(socket)
+        assert adoption.reasons == ()
+        vm = adoption.machine.vm
+        assert (vm.name, vm.memory, vm.disks[0].path) == (
+            "hand",
+            64 * MIB,
+            f"{pair.folder}/hand.img",
+        )
+        assert await pair.a.machines() == ()  # so far nothing was written
+        await pair.a.enter(adoption, socket)
+        assert await pair.a.find("hand") is adoption.machine
+        there = await moved(pair.a, pair.b, adoption.machine)
+        assert await there.running()
+        assert await pair.a.machines() == ()
+        [status] = await pair.b.look("hand", "query-status")
+        assert status["running"]
+        back = await moved(pair.b, pair.a, await pair.b.find("hand"))
+        assert await back.running()
+
+
+async def test_what_was_plugged_in_after_its_start_prevents_an_adoption(pair: Pair) -> None:
+    async with by_hand(pair.folder, "-device", "pcie-root-port,id=root1") as socket:
+        adoption = await pair.a.adopt(socket)
+        assert adoption.reasons == ()
+        plug = {"driver": "virtio-rng-pci", "id": "late", "bus": "root1"}
+        await adoption.machine.process.monitor.execute("device_add", plug)
+        await pair.a.close()
+        adoption = await pair.a.adopt(socket)
+        assert adoption.reasons == ("its device late was plugged in after its start",)
+        with pytest.raises(HostError, match="late"):
+            await pair.a.enter(adoption, socket)
+
+
+async def test_a_socket_where_nobody_listens_is_said_to_be_so(pair: Pair) -> None:
+    with pytest.raises(HostUnreachable, match="No QEMU answers"):
+        await pair.a.adopt(str(pair.folder / "nothing"))

@@ -18,7 +18,14 @@ from difflib import get_close_matches
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Self
 
-from whimbrel.errors import ConfigError, HostError, ProtocolError
+from whimbrel.errors import (
+    CommandRefused,
+    ConfigError,
+    HostError,
+    HostUnreachable,
+    ProtocolError,
+)
+from whimbrel.hypervisors.qemu.adopt import Adoption, asked, described
 from whimbrel.hypervisors.qemu.command_line import (
     CONDUCT,
     TERMINAL,
@@ -60,6 +67,7 @@ class Resident:
         began: When it was started, in seconds since 1970 by the host's clock.
         alive: Whether the process lives.
         words: The command line it was started with.
+        sockets: QMP sockets of a VM that somebody else started; empty for whimbrel's own.
     """
 
     vm: Vm
@@ -70,6 +78,7 @@ class Resident:
     began: float
     alive: bool
     words: tuple[str, ...]
+    sockets: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -187,8 +196,64 @@ class ResidentHost(QemuHypervisor):
                     return held
                 self._held.remove(held)
                 await held.process.close()
-        process = await ResidentProcess.find(title, place, birth, CONDUCT)
+        process = await ResidentProcess.find(title, place, birth, found.sockets or CONDUCT)
         return await self._hold(found.vm, process)
+
+    async def adopt(self, socket: str) -> Adoption:
+        """Conduct a VM that somebody else started, by its QMP socket; nothing changes on the host.
+
+        Raises:
+            HostError: Nobody listens there, or somebody else conducts it.
+        """
+        try:
+            facts = await self.site.ask("adoption_facts", path=socket)
+        except CommandRefused as error:
+            raise HostUnreachable(
+                f"No QEMU answers at {socket}: {error.what}",
+                f"See whether the VM still runs, and the sockets of host {self.name} in the file.",
+            ) from error
+        birth = Birth(facts["pid"], facts["start"])
+        title = f"{socket} on {self.name}"
+        place = self._place(f"vms/pid-{birth.pid}")
+        process = await ResidentProcess.find(title, place, birth, (socket,))
+        try:
+            said = await asked(process.monitor)
+        except BaseException:
+            await process.close()
+            raise
+        vm, reasons = described(facts["words"], said, f"pid-{birth.pid}")
+        process.name = f"{vm.name} on {self.name}"
+        process.place = self._place(f"vms/{vm.name}")
+        machine = QemuMachine(vm, process)
+        self._held.append(machine)
+        return Adoption(machine, reasons)
+
+    async def enter(self, adoption: Adoption, socket: str) -> None:
+        """Write an adopted VM down on its host, as every move of it needs.
+
+        From then on `machines` and `find` know it; when it has been moved, nothing of that stays.
+
+        Raises:
+            HostError: Something is in the way of adopting it, or a VM of its name is here.
+        """
+        vm, process = adoption.machine.vm, adoption.machine.process
+        if adoption.reasons or not isinstance(process, ResidentProcess):
+            raise CommandRefused(
+                f"{vm.name} cannot be built again elsewhere: {'; '.join(adoption.reasons)}."
+            )
+        record = {
+            "schema": SCHEMA,
+            "vm": plain(vm),
+            "words": list(vm.words),
+            "role": "running",
+            "sockets": [socket],
+            "pid": process.birth.pid,
+            "start": process.birth.start,
+        }
+        site = self.site
+        await site.ask(
+            "machine_adopt", folder=site.folder, place=process.place.folder, record=record
+        )
 
     async def seek(self, name: str) -> QemuMachine | None:
         """See `QemuHypervisor.seek`."""
@@ -277,6 +342,7 @@ def _resident(record: Mapping[str, Any]) -> Resident:
             began=record["began"],
             alive=record["alive"],
             words=tuple(record["words"]),
+            sockets=tuple(record.get("sockets", ())),
         )
     except (KeyError, ValueError) as error:
         raise ProtocolError(

@@ -334,7 +334,7 @@ async def _output(place: Place) -> str:
 
 
 def _joined(folder: str, name: str) -> str:
-    return f"{folder}/{name}"
+    return name if name.startswith("/") else f"{folder}/{name}"
 
 
 def _launch_failure(name: str, words: Sequence[str], found: Mapping[str, Any]) -> HostError:

@@ -32,7 +32,7 @@ def machine_look(place: str, commands: Sequence[Sequence[Any]]) -> list[Any]:
     for command, _ in commands:
         if not command.startswith(_ALLOWED):
             raise PermissionError(f"{command} is not for those who only look on")
-    with _in_turn(place), _connected(place) as talk:
+    with _in_turn(place), _connected(_socket(place)) as talk:
         json.loads(talk.readline())  # its greeting
         _ask(talk, "qmp_capabilities", {})
         return [_ask(talk, command, arguments) for command, arguments in commands]
@@ -48,14 +48,20 @@ def _in_turn(place: str) -> Iterator[None]:
         os.close(lock)
 
 
+def _socket(place: str) -> Path:
+    """Return the socket for onlookers; a VM that was started by hand may have but one."""
+    record = json.loads(Path(place, "vm.json").read_text())
+    return Path(record["sockets"][-1] if record.get("sockets") else Path(place, "qmp-look"))
+
+
 @contextlib.contextmanager
-def _connected(place: str) -> Iterator[Any]:
-    folder = os.open(place, os.O_PATH | os.O_DIRECTORY)
+def _connected(path: Path) -> Iterator[Any]:
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
     try:
         with socket.socket(socket.AF_UNIX) as talk:
             talk.settimeout(_WITHIN)
             # A way around the limit of 107 bytes on a socket's path.
-            talk.connect(f"/proc/self/fd/{folder}/qmp-look")
+            talk.connect(f"/proc/self/fd/{folder}/{path.name}")
             with talk.makefile("rwb") as file:
                 yield file
     finally:

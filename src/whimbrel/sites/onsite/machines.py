@@ -98,6 +98,15 @@ def machine_start(
     return {"code": child.returncode, "output": output}
 
 
+def machine_adopt(folder: str, place: str, record: Mapping[str, Any]) -> None:
+    """Write down a VM that somebody else started; `record` has its pid and start time."""
+    home = Path(place)
+    with _locked(folder):
+        if not (home.is_dir() and _belongs(home, record["pid"], record["start"])):
+            _make_place(Path(folder), home)
+        _write(home, _complete(record, ()))
+
+
 def machine_list(folder: str) -> list[dict[str, Any]]:
     """Return what vm.json says of each VM below `folder`, with `place` and whether it lives."""
     homes = sorted(Path(folder, "vms").glob("*"))
@@ -130,11 +139,13 @@ def machine_ends(pid: int, start: int, within_seconds: float) -> dict[str, Any]:
 def machine_stop(folder: str, place: str, pid: int | None = None, start: int = 0) -> None:
     """End a VM's process if it lives, and remove its taps and its folder; harmless if gone.
 
-    With `pid` and `start` only where it is this process that the folder belongs to, and not
-    one that came after it under the same name.
+    With `pid` and `start` it ends this process wherever it lives, and removes the folder only
+    where it is this process's, and not one's that came after it under the same name.
     """
     home = Path(place)
     with _locked(folder):
+        if pid is not None:
+            _end(pid, start)
         if home.is_dir() and (pid is None or _belongs(home, pid, start)):
             _kill(home)
             _remove(home)
@@ -266,12 +277,16 @@ def _kill(home: Path) -> None:
         record = _read(home)
     except FileNotFoundError:
         return
-    if not _lives(record):
+    if _lives(record):
+        _end(record["pid"], record["start"])
+
+
+def _end(pid: int, start: int) -> None:
+    if _started(pid) != start:
         return
-    pid = record["pid"]
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    if not _ended_within(pid, record["start"], STOPS_WITHIN):
+    if not _ended_within(pid, start, STOPS_WITHIN):
         raise TimeoutError(f"process {pid} does not end, though it was killed")
 
 
@@ -295,6 +310,7 @@ def _ended_within(pid: int, start: int, within: float) -> bool:
 
 QUESTIONS = {
     "machine_start": machine_start,
+    "machine_adopt": machine_adopt,
     "machine_list": machine_list,
     "machine_find": machine_find,
     "machine_note": machine_note,
