@@ -189,9 +189,10 @@ class QemuMigration:
     async def _start_of_pass(self, number: int) -> Pass:
         answer = await self._ask()
         seen = observation_from(answer, self._now(), self._phase)
-        # The first pass begins during setup, when QEMU tells no figures of memory yet: all
-        # of it is to be sent then.
-        remaining = seen.remaining if "ram" in answer else self._memory
+        # The first pass begins during setup, when QEMU tells no figures of memory yet, and an
+        # answer that comes late tells of a pass half sent: all of it is to be sent then.
+        first = number <= 1 or "ram" not in answer
+        remaining = self._memory if first else seen.remaining
         return Pass(number, seen.at, seen.transferred, remaining)
 
     def _enter(self, phase: Phase, reason: str = "") -> PhaseChange | None:
