@@ -5,7 +5,6 @@ import shutil
 import tempfile
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from whimbrel.errors import HostError, HostUnreachable
@@ -48,10 +47,7 @@ class LocalTalk:
 
     async def close(self) -> None:
         """See `ports.Talk.close`."""
-        self._input.close()
-        with suppress(ProcessLookupError):
-            self._process.kill()
-        await self._process.wait()
+        await _end(self._process)
         await self._last_words.close()
 
     async def _ended(self) -> HostUnreachable:
@@ -85,10 +81,7 @@ class LocalShell:
                 f"{self.name}: {words[0]} did not end within {within:.0f} s."
             ) from error
         finally:
-            if process.returncode is None:
-                with suppress(ProcessLookupError):
-                    process.kill()
-                await process.wait()
+            await _end(process)
         return Finished(process.returncode or 0, output, errors)
 
     async def talk(self, words: Sequence[str]) -> LocalTalk:
@@ -125,6 +118,16 @@ class LocalShell:
             ) from error
         except OSError as error:
             raise HostError(f"{self.name}: {words[0]} cannot be run: {error.strerror}.") from error
+
+
+async def _end(process: Process) -> None:
+    """Kill a command unless it has ended, and let go of its pipes.
+
+    To wait for it alone would not do: asyncio tells of the end only when all pipes are closed,
+    and one that is full, or that a child of the command still holds, is not.
+    """
+    process._transport.close()  # type: ignore[attr-defined] # noqa: SLF001 - it has no other way
+    await process.wait()
 
 
 _SOCKET_PATH = 108

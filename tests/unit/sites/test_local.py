@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,18 @@ async def test_a_talk_ends_with_its_shell() -> None:
     assert not Path(f"/proc/{pid}").exists()
     with pytest.raises(HostUnreachable):
         await talk.read_line()
+
+
+async def test_neither_full_pipes_nor_children_that_hold_them_keep_a_shell_from_closing() -> None:
+    shell = LocalShell("here")
+    await shell.talk(["cat", "/dev/zero"])
+    talk = await shell.talk(["sh", "-c", "sleep 600 & echo $!; exec cat /dev/zero"])
+    child = int(await talk.read_line())
+    with pytest.raises(HostUnreachable):
+        await shell.run(["cat", "/dev/zero"], within=0.05)
+    async with asyncio.timeout(10):
+        await shell.close()
+    os.kill(child, signal.SIGKILL)
 
 
 async def test_a_socket_whose_path_is_too_long_gets_a_short_one(tmp_path: Path) -> None:
