@@ -4,8 +4,9 @@ import json
 import os
 import shutil
 import socket
+import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -294,3 +295,38 @@ async def test_a_disk_may_move_on_its_own_host(ready: Ready) -> None:
     assert obstacles(await preflight_storage(*there)) == ()
     (ready.folder / "elsewhere.img").write_bytes(b"precious")
     assert [each.name for each in obstacles(await preflight_storage(*there))] == ["disk vda: place"]
+
+
+@pytest.fixture
+def devices(folder: Path) -> Iterator[list[str]]:
+    """Two block devices of one size: the first with a boot sector, the second empty."""
+    found: list[str] = []
+    try:
+        for name, content in (("one", b"boot"), ("two", b"")):
+            image = folder / name
+            image.write_bytes(content.ljust(4 * MIB, bytes(1)))
+            words = ["losetup", "--find", "--show", str(image)]
+            made = subprocess.run(words, capture_output=True, text=True, check=False)
+            if made.returncode:
+                pytest.skip(f"no loop devices here: {made.stderr.strip()}")
+            found.append(made.stdout.strip())
+        yield found
+    finally:
+        for device in found:
+            subprocess.run(["losetup", "--detach", device], check=False)
+
+
+@needs_namespaces
+async def test_a_block_device_is_known_by_itself_and_not_by_its_path(
+    folder: Path, devices: list[str]
+) -> None:
+    one, two = devices
+    vm = Vm("web", 128 * MIB, disks=(Disk("vda", one),))
+    async with running(vm, folder) as ready:
+        same = await preflight(ready.subject)
+        other = replace(ready.machine.vm, disks=(Disk("vda", two),))
+        apart = await preflight(replace(ready.subject, arrival=other))
+    assert obstacles(same) == ()
+    assert found(same, "disk vda: same bytes").result is Result.PASS
+    assert found(apart, "disk vda: same bytes").result is Result.FAIL
+    assert "holds other bytes" in found(apart, "disk vda: same bytes").detail
