@@ -199,6 +199,8 @@ def _private(path: Path, content: bytes) -> None:
 
 
 def _config(own: Path, address: str) -> str:
+    # SHLVL keeps bash from reading .bashrc (run_startup_files): whatever stands there is not the
+    # test's, may be slow, and is killed with the namespace amid its work.
     return f"""\
 ListenAddress {address}:{PORT}
 HostKey {own}/host_key
@@ -215,4 +217,5 @@ MaxSessions 1000
 MaxStartups 1000
 LoginGraceTime 60
 LogLevel INFO
+SetEnv SHLVL=2
 """
