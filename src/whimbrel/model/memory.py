@@ -166,6 +166,20 @@ class LinkProfile:
 
 
 @dataclass(frozen=True)
+class CipherCost:
+    """CPU that TLS takes at one end of a connection.
+
+    Attributes:
+        speed: Bytes per second and core; infinite where it was never measured.
+        record_seconds: CPU seconds for each record besides, however short: framing it, and
+            passing it on by itself.
+    """
+
+    speed: float = math.inf
+    record_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
 class HostProfile:
     """What moving memory costs on one host; calibrated from past moves where there are any.
 
@@ -184,6 +198,8 @@ class HostProfile:
         difference_seconds: Seconds to encode one page as a difference (XBZRLE).
         compress_speed: Raw bytes per second and core, by codec and level.
         restore_speed: Raw bytes per second and core that are restored from compressed ones.
+        encrypting: What it costs to send through TLS.
+        decrypting: What it costs to receive through TLS.
         sync_seconds: Seconds per GiB of guest memory to synchronise the dirty bitmap.
         start_seconds: To start a hypervisor that waits for the guest, its memory apart.
         setup_seconds: From the request until memory begins to flow.
@@ -207,6 +223,8 @@ class HostProfile:
     difference_seconds: float = 3e-6
     compress_speed: Mapping[Compression, float] = field(default_factory=dict)
     restore_speed: Mapping[Compression, float] = field(default_factory=dict)
+    encrypting: CipherCost = CipherCost()
+    decrypting: CipherCost = CipherCost()
     sync_seconds: float = 0.0003
     start_seconds: float = 0.05
     setup_seconds: float = 0.01

@@ -321,6 +321,7 @@ def _start(past: _Past) -> float | None:
 def _copied(tuning: Tuning) -> bool:
     """Tell whether a page costs its copying and nothing else."""
     plain = tuning.compression is None and tuning.xbzrle_cache is None
+    plain = plain and not tuning.encrypted
     return plain and tuning.transport is Transport.TCP
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from whimbrel.model.memory import HostProfile, Survey
+from whimbrel.model.memory import CipherCost, HostProfile, Survey
 from whimbrel.model.method import Compression, StreamKind, Transport, Tuning
 from whimbrel.model.units import PAGE
 from whimbrel.theory.arrays import Floats, Ints
@@ -35,6 +35,18 @@ ITERATION_FRAME = 18
 
 DIFFERENCE_HEADER = PAGE_HEADER + 3
 """Bytes before the difference of a page, XBZRLE (ram.c 698-712)."""
+
+RECORD = 29
+"""Bytes that TLS 1.2 with AES-GCM adds to a record: header 5, nonce 8, tag 16 (RFC 5288)."""
+
+LONGEST_RECORD = 16384
+"""Bytes of payload that fit a TLS record."""
+
+PLAIN_RECORDS = 2
+"""Records of a page in a plain stream: QEMU hands TLS the header and the page one by one."""
+
+CHANNEL_RECORDS = 1 + 1 / PACKET_PAGES
+"""Likewise in multifd: each page, and each packet's header."""
 
 
 @dataclass(frozen=True)
@@ -142,22 +154,51 @@ def _cost(goodput: Floats, wire: Floats | float, *stages: Floats, pace: float = 
     return PageCost(seconds, size, size)
 
 
+def _sealed(cost: PageCost, draws: Draws, tuning: Tuning, records: Floats | float) -> PageCost:
+    """Return the cost of what travels in so many TLS records; QEMU counts what is in them."""
+    if not tuning.encrypted:
+        return cost
+    wire = cost.wire + RECORD * records
+    return replace(cost, wire=wire, seconds=np.maximum(cost.seconds, wire / draws.goodput))
+
+
+def _cipher(
+    cipher: CipherCost, tuning: Tuning, size: Floats | float, records: Floats | float
+) -> Floats | float:
+    """Return the CPU seconds that encryption takes at one end; 0 without."""
+    if not tuning.encrypted:
+        return 0.0
+    return size / cipher.speed + records * cipher.record_seconds
+
+
 def _plain(survey: Survey, tuning: Tuning, draws: Draws) -> Costs:
     # RDMA registers memory and writes it from the card: no stage of copying at either end.
     copied = 0.0 if tuning.transport is Transport.RDMA else 1.0
-    source = copied * survey.source.copy_seconds * draws.source_cost
-    receive = copied * survey.destination.receive_seconds * draws.destination_cost
+    whole = PAGE_HEADER + PAGE
+    here, there = survey.source, survey.destination
+    send = copied * here.copy_seconds + _cipher(here.encrypting, tuning, whole, PLAIN_RECORDS)
+    place = copied * there.receive_seconds + _cipher(there.decrypting, tuning, whole, PLAIN_RECORDS)
+    source = send * draws.source_cost
+    receive = place * draws.destination_cost
     touched = receive + _touch(survey, tuning) * draws.destination_cost
     scan = _zero_scan(survey, draws)
-    whole = PAGE_HEADER + PAGE
     delta = survey.memory.delta_bytes if survey.memory.delta_bytes is not None else PAGE
-    encode = survey.source.difference_seconds * draws.source_cost
+    size = min(DIFFERENCE_HEADER + delta, whole)
+    filled = size / LONGEST_RECORD  # short pieces are gathered before TLS sees them
+    encode = here.difference_seconds + _cipher(here.encrypting, tuning, size, filled)
     pace = survey.pace.get(StreamKind.PLAIN, 1.0)
+
+    def page(placing: Floats) -> PageCost:
+        cost = _cost(draws.goodput, whole, source, placing, pace=pace)
+        return _sealed(cost, draws, tuning, PLAIN_RECORDS)
+
+    difference = _cost(draws.goodput, size, encode * draws.source_cost)
+    zero = _cost(draws.goodput, ZERO_PAGE, scan)
     return Costs(
-        first=_cost(draws.goodput, whole, source, touched, pace=pace),
-        later=_cost(draws.goodput, whole, source, receive, pace=pace),
-        difference=_cost(draws.goodput, min(DIFFERENCE_HEADER + delta, whole), encode),
-        zero=_cost(draws.goodput, ZERO_PAGE, scan),
+        first=page(touched),
+        later=page(receive),
+        difference=_sealed(difference, draws, tuning, filled),
+        zero=_sealed(zero, draws, tuning, ZERO_PAGE / LONGEST_RECORD),
         zero_cpu=scan,
         source_cpu=source,
         destination_cpu=touched,
@@ -171,33 +212,48 @@ def _channels(
     source = survey.source.copy_seconds * draws.source_cost + compress
     restore = _restoring(survey, tuning.compression)
     receive = (survey.destination.receive_seconds + restore) * draws.destination_cost
-    touched = receive + _touch(survey, tuning) * draws.destination_cost
+    touch = _touch(survey, tuning) * draws.destination_cost
     here = min(channels, _idle(survey, survey.source))
     there = min(channels, _idle(survey, survey.destination))
     feed = survey.source.feed_seconds * draws.source_cost
     scan = _zero_scan(survey, draws)
     pace = survey.pace.get(tuning.stream, 1.0)
 
-    def page(ratio: Floats, placing: Floats) -> PageCost:
+    def sending(ratio: Floats) -> Floats:
+        return source + cipher(survey.source.encrypting, ratio) * draws.source_cost
+
+    def placing(ratio: Floats) -> Floats:
+        return receive + cipher(survey.destination.decrypting, ratio) * draws.destination_cost
+
+    def cipher(end: CipherCost, ratio: Floats) -> Floats | float:
+        return _cipher(end, tuning, ratio * PAGE + CHANNEL_HEADER, records(ratio))
+
+    def records(ratio: Floats) -> Floats:
+        # Compressed packets are one piece each, cut where a record is full.
+        short = ratio * PAGE / LONGEST_RECORD + 1 / PACKET_PAGES
+        return short if tuning.compression else np.full_like(ratio, CHANNEL_RECORDS)
+
+    def page(ratio: Floats, touch: Floats | float) -> PageCost:
         wire = ratio * PAGE + CHANNEL_HEADER
-        both = _together(survey, source + placing)
-        stages = (source / here, placing / there, feed, both)
+        send, place = sending(ratio), placing(ratio) + touch
+        stages = (send / here, place / there, feed, _together(survey, send + place))
         cost = _cost(draws.goodput, wire, *stages, pace=pace)
+        cost = _sealed(cost, draws, tuning, records(ratio))
         raw = np.full_like(wire, PAGE + CHANNEL_HEADER)
         return replace(cost, counted=raw) if rules.raw_accounting else cost
 
     zero = _cost(draws.goodput, ZERO_PAGE, scan)
     if rules.zero_pages_in_channels:
         zero = _cost(draws.goodput, CHANNEL_HEADER, scan / here, feed)
-    later = page(draws.later_ratio, receive)
+    later = page(draws.later_ratio, 0.0)
     return Costs(
-        first=page(draws.first_ratio, touched),
+        first=page(draws.first_ratio, touch),
         later=later,
         difference=later,
         zero=zero,
         zero_cpu=scan,
-        source_cpu=source,
-        destination_cpu=touched,
+        source_cpu=sending(draws.first_ratio),
+        destination_cpu=placing(draws.first_ratio) + touch,
     )
 
 
