@@ -10,7 +10,7 @@ import asyncio
 import ipaddress
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -29,7 +29,8 @@ from whimbrel.model.survey import Depth
 from whimbrel.ports import Machine
 from whimbrel.practice.encryption import Refused, Ruling, ruled, secured
 from whimbrel.practice.forecast import Foreseen, Outset, foresee
-from whimbrel.practice.preflight import DiskCopy, PreflightSubject, preflight
+from whimbrel.practice.preflight import PreflightSubject, preflight
+from whimbrel.practice.storage_places import DiskCopy, moved_vm, placed_copies
 from whimbrel.practice.survey_site import SiteHost, SiteLink
 from whimbrel.report.plan import Planned
 from whimbrel.store import Store
@@ -57,7 +58,7 @@ class Journey:
         ruling: Whether it is encrypted, and why.
         wish: What is wanted, and the limits.
         settings: What holds for every method.
-        copies: The disks that are copied along, by name.
+        copies: The disks that are copied along; all others must be seen by both hosts.
         arrival: The VM as the destination will build it; None: with the same paths.
     """
 
@@ -73,7 +74,7 @@ class Journey:
     ruling: Ruling
     wish: Wish
     settings: Settings
-    copies: dict[str, DiskCopy] = field(default_factory=dict)
+    copies: tuple[DiskCopy, ...] = ()
     arrival: Vm | None = None
 
 
@@ -102,6 +103,7 @@ async def begun(session: Session, asked: Asked) -> Journey:
     ruling = ruled(policy, used, able_here, able_there, method=asked.method)
     wish = wish_of(asked, session.config, source, destination)
     address = secured(MigrationAddress(link.address), ruling)
+    copies = await _copies(machine, asked.storage)
     return Journey(
         session=session,
         asked=asked,
@@ -115,7 +117,16 @@ async def begun(session: Session, asked: Asked) -> Journey:
         ruling=ruling,
         wish=wish,
         settings=settings_of(asked, wish, encrypted=bool(address.key)),
+        copies=copies,
+        arrival=moved_vm(machine.vm, copies) if copies else None,
     )
+
+
+async def _copies(machine: Machine, places: Sequence[str]) -> tuple[DiskCopy, ...]:
+    """Return what is to be copied to where; nothing where no place was named."""
+    if not places:
+        return ()
+    return placed_copies(machine.vm, await machine.storage().disks(), places)
 
 
 def link_to(source: Host, destination: Host) -> MigrationLink:

@@ -22,6 +22,7 @@ from whimbrel.cli.schedule import schedule
 from whimbrel.cli.scheduler import scheduler
 from whimbrel.cli.up import up
 from whimbrel.cli.vms import vms
+from whimbrel.cli.watch import watch
 from whimbrel.errors import ExitCode, WhimbrelError
 
 app = typer.Typer(
@@ -41,6 +42,7 @@ app.command(name="down", epilog=EXIT_CODES)(down)
 app.command(name="console", epilog=EXIT_CODES)(console)
 app.command(name="plan", epilog=EXIT_CODES)(plan)
 app.command(name="move", epilog=EXIT_CODES)(move)
+app.command(name="watch", epilog=EXIT_CODES)(watch)
 app.command(name="lab", epilog=EXIT_CODES)(lab)
 app.command(name="history", epilog=EXIT_CODES)(history)
 app.command(name="report", epilog=EXIT_CODES)(report)

@@ -22,7 +22,7 @@ from whimbrel.model.method import Method
 from whimbrel.model.migration import Side
 from whimbrel.model.outcome import Ending
 from whimbrel.model.plan import Candidate
-from whimbrel.practice.record import Unwritten
+from whimbrel.practice.journal import FileJournal
 from whimbrel.report.document import json_text
 from whimbrel.report.move import MoveSaid, move_document
 from whimbrel.report.plan import SavedPlan, saved_plan
@@ -117,8 +117,10 @@ async def _move(
             journey = await begun(session, asked)
             how = await _decided(journey, saved, screen, anyway=anyway)
             _announce(journey, how, screen)
+            names = (asked.vm, journey.source.name, journey.destination.name)
             try:
-                return await carried_out(journey, how, screen, Unwritten())
+                with FileJournal.create(*names) as journal:
+                    return await carried_out(journey, how, screen, journal)
             except asyncio.CancelledError:
                 await _where(journey, screen)
                 raise

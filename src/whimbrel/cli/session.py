@@ -23,8 +23,8 @@ from whimbrel.model.overview import HOLDING, HostSeen, VmSeen, VmState, host_see
 from whimbrel.ports import Site
 from whimbrel.sites.connect import connect
 
-ASKED_WITHIN = 20.0
-"""Seconds for a host to tell what is on it."""
+SEEN_WITHIN = 10.0
+"""Seconds for a host to be reached and to tell what is on it; after that it is unreachable."""
 
 
 class Session:
@@ -92,18 +92,16 @@ class Session:
     async def _see(self, name: str) -> HostSeen:
         host = self.config.host(name)
         try:
-            site = self.site(name)
-            facts, vms = await asyncio.gather(
-                site.ask("facts", within=ASKED_WITHIN, qemu=BINARY),
-                site.ask(
-                    "vms_overview",
-                    within=ASKED_WITHIN,
-                    folder=host.folder,
-                    sockets=list(host.sockets),
-                ),
-            )
+            async with asyncio.timeout(SEEN_WITHIN):
+                site = self.site(name)
+                facts, vms = await asyncio.gather(
+                    site.ask("facts", qemu=BINARY),
+                    site.ask("vms_overview", folder=host.folder, sockets=list(host.sockets)),
+                )
         except HostError as error:
             return HostSeen(name, unreachable=str(error))
+        except TimeoutError:
+            return HostSeen(name, unreachable=f"did not answer within {SEEN_WITHIN:.0f} s.")
         return host_seen(name, facts, tuple(vms))
 
 

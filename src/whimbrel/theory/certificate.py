@@ -34,6 +34,10 @@ PATIENCE = 2.0
 """Times its p90 that a likely rung is given. One sound move in ten takes longer than its p90, and
 must not pay for that with a longer stop; one that stalls is noticed long before, by its passes."""
 
+UNHURRIED, UNHURRIED_SHARE = 10.0, 0.1
+"""Seconds that every rung is given where the wish leaves time, and the share of the wished time
+that this may be: a short move on a busy host must not be hurried into post-copy by the clock."""
+
 CALLING_BACK = 2.0
 """Seconds to call a move back and to have a destination listen again; an assumption that the
 certificate states, not measured."""
@@ -139,6 +143,7 @@ def _add(ladder: _Ladder, step: Step, tuning: Tuning, action: Action | None) -> 
     ladder.rungs.append(Rung(step, tuning, action, at, *bound, guaranteed=False, reason=reason))
     likely = chance >= REFUSE_BELOW
     patience = PATIENCE * foreseen.total_time.p90 if likely else _patience(most)
+    patience = max(patience, min(UNHURRIED, UNHURRIED_SHARE * wish.total_time))
     ladder.at = min(at + patience, wish.total_time)
 
 

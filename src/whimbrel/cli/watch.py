@@ -1,0 +1,127 @@
+"""`whimbrel watch`: looks on at a move that was started elsewhere; any number of people may.
+
+its journal is on this machine ──► everything: events, decisions, how it ends
+else ──► the VM's QEMU is asked beside whoever conducts it: figures only
+"""
+
+import asyncio
+import json as json_module
+import time
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+
+from whimbrel.cli.live import LiveLine
+from whimbrel.cli.options import ConfigFile, Json, OnHost, VmName
+from whimbrel.cli.running import run
+from whimbrel.cli.session import Session, opened
+from whimbrel.config import load
+from whimbrel.errors import ConfigError, HostError
+from whimbrel.hypervisors.qemu.translate import observation_from, phase_of
+from whimbrel.model.journal import Entry, Step, decision_of, event_entry, event_of
+from whimbrel.model.method import Tuning
+from whimbrel.model.migration import ENDS, Phase, PhaseChange
+from whimbrel.model.plain import shaped
+from whimbrel.practice.history import History, histories
+from whimbrel.practice.journal import Tail
+
+SCHEMA = "whimbrel.watch/1"
+
+EVERY = 0.3
+"""Seconds between two looks."""
+
+
+def watch(vm: VmName, *, on: OnHost = None, config: ConfigFile = None, json: Json = False) -> None:
+    """Look on at the move of a VM until it ends. Changes nothing; Ctrl-C ends the looking only.
+
+    With --json, one line for each thing that happens.
+    """
+    run(_watch(vm, on, config, json=json))
+
+
+async def _watch(vm: str, on: str | None, config: Path | None, *, json: bool) -> None:
+    conducted = [each for each in histories(vm) if each.conducted]
+    if conducted and on is None:
+        await _shown(conducted[0].source, _tuning(conducted[0]), _journal(conducted[0]), json=json)
+        return
+    async with opened(load(config)) as session:
+        host = on or (await session.find(vm)).host
+        await _shown(host, Tuning(), _looks(session, vm, host), json=json)
+
+
+async def _shown(source: str, tuning: Tuning, entries: AsyncIterator[Entry], *, json: bool) -> None:
+    """Show everything until it ends."""
+    line = LiveLine(Console(stderr=True, highlight=False))
+    with line:
+        line.begins(f"from {source}", tuning)
+        async for entry in entries:
+            if json:
+                told = {"step": entry.step.value, "at": entry.at, "fields": dict(entry.fields)}
+                typer.echo(json_module.dumps({"schema": SCHEMA, **told}, ensure_ascii=False))
+            _draw(line, entry)
+
+
+def _draw(line: LiveLine, entry: Entry) -> None:
+    match entry.step:
+        case Step.EVENT:
+            line.happened(event_of(entry))
+        case Step.DECISION:
+            line.decided(decision_of(entry))
+        case Step.CLOSED:
+            reason = entry.fields.get("reason") or ""
+            side = entry.fields.get("runs_on") or "nobody knows where"
+            ending = entry.fields.get("ending", "over")
+            line.say(f"{ending}{f': {reason}' if reason else ''}; it runs at: {side}", "bold")
+        case _:
+            line.say(f"  {entry.step.value}")
+
+
+def _tuning(move: History) -> Tuning:
+    for entry in move.entries:
+        if entry.step is Step.OPENED and "tuning" in entry.fields:
+            return shaped(Tuning, entry.fields["tuning"])
+    return Tuning()
+
+
+async def _journal(move: History) -> AsyncIterator[Entry]:
+    """Yield what a journal holds and what is added to it, until it is closed or nobody writes."""
+    tail = Tail(move.path)
+    while True:
+        conducted = move.conducted
+        for entry in tail.new():
+            yield entry
+            if entry.step is Step.CLOSED:
+                return
+        if not conducted:
+            raise HostError(
+                f"Whoever conducted the move of {move.vm} has gone, and the move is not over.",
+                f"Find out and repair: whimbrel recover {move.vm}",
+            )
+        await asyncio.sleep(EVERY)
+
+
+async def _looks(session: Session, vm: str, host: str) -> AsyncIterator[Entry]:
+    """Yield what the source's QEMU says when asked, until its migration has ended."""
+    hypervisor, began = session.hypervisor(host), time.monotonic()
+    phase = Phase.IDLE
+    while phase not in ENDS:
+        (answer,) = await hypervisor.look(vm, "query-migrate")
+        now, at = time.time(), time.monotonic() - began
+        seen = _phase(answer)
+        if phase is Phase.IDLE and seen in {Phase.IDLE, *ENDS}:
+            raise ConfigError(
+                f"{vm} on {host} is not being moved now.", "Past moves: whimbrel history"
+            )
+        if seen is not phase:
+            phase = seen
+            yield event_entry(PhaseChange(phase, at, str(answer.get("error-desc", ""))), now)
+        if "ram" in answer and phase not in ENDS:
+            yield event_entry(observation_from(answer, at, phase), now)
+        await asyncio.sleep(EVERY)
+
+
+def _phase(answer: Mapping[str, Any]) -> Phase:
+    return phase_of(str(answer.get("status", "none")))
