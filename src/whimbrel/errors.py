@@ -7,7 +7,8 @@
     │   ├── HostUnreachable       no connection, or it broke
     │   ├── CommandRefused        the hypervisor said no to a command
     │   ├── ProtocolError         it answered what we cannot read
-    │   └── Unsupported           it lacks a capability that was asked for
+    │   ├── Unsupported           it lacks a capability that was asked for
+    │   └── Held                  another whimbrel moves this VM, or died moving it
     ├── MigrationError            the move failed; the guest is safe at the source  4
     │   └── PlaceUnknown          we do not know where the guest runs               5
     └── LabError                  the lab could not be built or used                7
@@ -85,6 +86,10 @@ class ProtocolError(HostError):
 
 class Unsupported(HostError):
     """The hypervisor lacks a capability that was asked for."""
+
+
+class Held(HostError):
+    """A VM is being moved by another whimbrel, or was when that one died; `what` says whose."""
 
 
 class MigrationError(WhimbrelError):

@@ -185,7 +185,8 @@ async def test_a_name_that_is_taken_at_the_destination_fails(ready: Ready) -> No
     )
     (ready.folder / "b").chmod(0o700)
     assert found(await preflight(ready.subject), "name").result is Result.FAIL
-    (ready.folder / "a/vms/web/move.json").write_text(json.dumps({"to": "c"}))
+    (ready.folder / "a/moves").mkdir(mode=0o700)
+    (ready.folder / "a/moves/web.json").write_text(json.dumps({"to": "c"}))
     assert found(await preflight(ready.subject), "other moves").result is Result.FAIL
 
 
@@ -330,3 +331,28 @@ async def test_a_block_device_is_known_by_itself_and_not_by_its_path(
     assert found(same, "disk vda: same bytes").result is Result.PASS
     assert found(apart, "disk vda: same bytes").result is Result.FAIL
     assert "holds other bytes" in found(apart, "disk vda: same bytes").detail
+
+
+async def test_each_image_of_a_chain_is_proved_and_snapshots_inside_are_seen(
+    folder: Path,
+) -> None:
+    share = folder / "share"
+    share.mkdir()
+    base, top = share / "base.qcow2", share / "top.qcow2"
+    for words in (
+        ["create", "-q", "-f", "qcow2", str(base), "4M"],
+        ["create", "-q", "-f", "qcow2", "-b", str(base), "-F", "qcow2", str(top)],
+        ["snapshot", "-q", "-c", "before", str(top)],
+    ):
+        subprocess.run(["qemu-img", *words], check=True)
+    disk = Disk("vda", str(top), "qcow2", cache="writeback")
+    async with running(Vm("web", 128 * MIB, disks=(disk,)), folder) as ready:
+        [facts] = (await ready.subject.source_examiner.machine(ready.machine)).disks
+        shared = await preflight(ready.subject)
+        move = await copied(ready, folder / "copy.qcow2")
+        along = await preflight(move)
+    assert facts.chain == (str(top), str(base))
+    assert facts.snapshots == ("before",)
+    assert obstacles(shared) == ()
+    assert found(shared, "disk vda: base base.qcow2").result is Result.PASS
+    assert [each.name for each in obstacles(along)] == ["disk vda: snapshots"]

@@ -133,7 +133,8 @@ def test_a_second_vm_of_a_name_is_refused(run: Run) -> None:
 
 def test_a_vm_in_a_move_is_left_alone(run: Run, folder: Path) -> None:
     run("up", "web.toml")
-    (folder / "run/vms/web/move.json").write_text("{}")
+    (folder / "run/moves").mkdir(mode=0o700)
+    (folder / "run/moves/web.json").write_text("{}")
     for words in (["down", "web"], ["down", "web", "--now"]):
         code, _, err = run(*words)
         assert code == ExitCode.HOST

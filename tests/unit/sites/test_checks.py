@@ -42,7 +42,8 @@ def test_a_host_lists_vms_with_their_process_and_mark(tmp_path: Path) -> None:
         home = tmp_path / "vms" / name
         home.mkdir(parents=True)
         (home / "vm.json").write_text(f'{{"pid": {os.getpid()}, "start": {begun}}}')
-    (tmp_path / "vms/lives/move.json").write_text('{"to": "b"}')
+    (tmp_path / "moves").mkdir()
+    (tmp_path / "moves/lives.json").write_text('{"to": "b"}')
     vms = {each["name"]: each for each in checks.preflight_host(str(tmp_path), [])["vms"]}
     assert vms["lives"]["pid"] == os.getpid()
     assert vms["lives"]["mark"] == {"to": "b"}

@@ -114,7 +114,7 @@ def _vms(place: Path) -> list[dict[str, Any]]:
         {
             "name": name,
             "pid": _living(_read(place / name / "vm.json")),
-            "mark": _read(place / name / "move.json"),
+            "mark": _read(place.parent / "moves" / f"{name}.json"),
         }
         for name in _names(place)
     ]

@@ -132,7 +132,8 @@ def _answer(lines: Any, command: str) -> Any:
 
 
 def _moving(place: str) -> bool:
-    return Path(place, "move.json").exists()
+    home = Path(place)  # FOLDER/vms/NAME
+    return Path(home.parent.parent, "moves", f"{home.name}.json").exists()
 
 
 def _started(pid: int) -> int | None:
