@@ -39,6 +39,7 @@ from whimbrel.practice.leave import Leave, ends_between
 from whimbrel.practice.move import Moved, Request, move
 from whimbrel.sites.local import LocalShell
 from whimbrel.sites.site import OnSite
+from whimbrel.theory.sharing import HEADERS
 
 pytestmark = [
     pytest.mark.skipif(os.getuid() != 0, reason="the lab makes network namespaces: needs root"),
@@ -141,7 +142,10 @@ async def test_a_tcp_flow_keeps_the_share_that_is_left_for_it_and_the_move_gets_
     assert these.lost == []
     own = (after.transferred - before.transferred) / (after.at - before.at)
     share = beside.rate / (beside.rate + own)
-    assert 0.55 <= share <= 0.7, [decision.reason for decision in these.decisions]
+    reasons = [decision.reason for decision in these.decisions]
+    assert 0.25 <= own * HEADERS / LINK <= 0.45, reasons
+    # A machine that is busy may keep the flow from taking all that is left for it.
+    assert 0.5 <= share <= 0.75, reasons
     limits = [d.action.rate for d in these.decisions if isinstance(d.action, SetBandwidthLimit)]
     assert limits[0] == pytest.approx(0.4 * LINK / 1.05)
     assert len(limits) <= 5

@@ -154,8 +154,8 @@ class Leave:
 
     @property
     def limit(self) -> float:
-        """What the move may send now, bytes per second: `send` it with this limit."""
-        return self._sharing.limit
+        """What the hypervisor is told now, bytes per second: `send` with this limit."""
+        return self._sharing.told
 
     async def attend(self, afoot: Afoot) -> None:
         """See `Attendant.attend`; nothing is to undo, since a limit ends with its migration."""

@@ -11,6 +11,9 @@ falls back, and tries ever more seldom.
 
 Stable by construction: what others use is total less own, whatever the limit is; it is averaged
 over a window that begins anew with every limit, and a band keeps the move from small changes.
+
+A hypervisor that sends more than it is told (QEMU counts in tenths of a second, and overshoots by
+up to 0.1 MB in each) is told less, until what it sends is what it may send.
 """
 
 from collections import deque
@@ -44,6 +47,16 @@ RISE = 0.05
 
 PRESSING = 0.9
 """Share of its limit from which on a move is held back by it, and not by something else."""
+
+LEAST_TOLD = 0.6
+"""Share of what a move may send that a hypervisor is told at least, however it overshoots."""
+
+WASTEFUL = 0.93
+"""Share of what it may send below which a move that was told less is told more again: QEMU's
+steps are coarse, and somewhat less than promised to others is no reason to go to and fro."""
+
+SMOOTH = 0.3
+"""Weight of the latest look in what a hypervisor sends of what it may."""
 
 SELDOM = 60.0
 """Seconds from one try to rise to the next, where nobody made room again and again."""
@@ -105,6 +118,7 @@ class Sharing:
 
     Attributes:
         limit: What it may send now, bytes per second.
+        told: What its hypervisor is told, so that it sends that.
     """
 
     def __init__(self, left: float, links: Sequence[float], most: float | None = None) -> None:
@@ -119,7 +133,9 @@ class Sharing:
         self._patience = SETTLE
         self._next_try = 0.0
         self._changed = 0.0
-        self.limit = min(self._most, self._cap(min(self._links)))
+        self._overshoot = 1.0
+        self._told_share = 1.0
+        self.limit = self.told = min(self._most, self._cap(min(self._links)))
 
     @property
     def floor(self) -> float:
@@ -141,14 +157,30 @@ class Sharing:
         rates = self._rates()
         if rates is None or traffic.at - self._changed < SETTLE:
             return None
-        wanted, reason = self._wanted(*rates, traffic.at)
+        own, others = rates
+        wanted, reason = self._wanted(own, others, traffic.at)
         step = min(wanted, self.limit + RISE * min(self._links))
-        if abs(step - self.limit) <= BAND * self.limit:
+        told = step * self._correction(own)
+        if abs(told - self.told) <= BAND * self.told:
             return None
-        self.limit = step
+        if abs(step - self.limit) <= BAND * self.limit:
+            reason = f"the move sends {format_link(own)} and may send {format_link(step)}"
+        self.limit, self.told = step, told
         self._changed = traffic.at
+        self._overshoot = 1.0
         self._seen.clear()
-        return Decision(SetBandwidthLimit(step), reason, traffic.at)
+        return Decision(SetBandwidthLimit(told), reason, traffic.at)
+
+    def _correction(self, own: float) -> float:
+        """Return which share of the limit the hypervisor is to be told."""
+        self._overshoot += SMOOTH * (own / self.limit - self._overshoot)
+        if self._overshoot > 1 + BAND:
+            self._told_share = max(LEAST_TOLD, self._told_share / self._overshoot)
+            self._overshoot = 1.0
+        elif PRESSING < self._overshoot < WASTEFUL:
+            self._told_share = min(1.0, self._told_share / self._overshoot)
+            self._overshoot = 1.0
+        return self._told_share
 
     def _cap(self, link: float) -> float:
         return (1 - self._left) * link / HEADERS

@@ -33,13 +33,14 @@ def share_link(
     flows: float = 1.0,
     seconds: float = 20.0,
     idle: range = range(0),
+    overshoot: float = 1.0,
 ) -> Shares:
     """Let a move share a link with others who demand so much, as `flows` TCP flows."""
     sharing = Sharing(left, [LINK, LINK])
     found = Shares([], [], [sharing.begin(0.0)])
     own_bytes = all_bytes = 0.0
     for tick in range(round(seconds / TICK)):
-        wanted = 0.0 if tick in idle else sharing.limit * HEADERS
+        wanted = 0.0 if tick in idle else sharing.told * overshoot * HEADERS
         # TCP: each flow its fair share; who wants less leaves it to the other.
         fair = LINK / (1 + flows)
         own = min(wanted, max(fair, LINK - demand(tick)))
@@ -129,6 +130,15 @@ def test_at_its_floor_it_says_so() -> None:
     found = share_link(0.3, lambda _: 0.9 * LINK, flows=9)
     assert "keeps to its floor" in found.decisions[-1].reason
     assert "more than the 30% that is theirs" in found.decisions[-1].reason
+
+
+@given(left=st.floats(0.1, 0.9), overshoot=st.floats(1.0, 1.3))
+def test_a_hypervisor_that_sends_more_than_it_is_told_is_told_less(
+    left: float, overshoot: float
+) -> None:
+    found = share_link(left, lambda _: LINK, overshoot=overshoot)
+    assert mean(found.own[100:]) <= (1 - left) * 1.04
+    assert mean(found.others) >= left - 0.05
 
 
 def test_a_limit_that_a_person_set_is_never_exceeded() -> None:
