@@ -36,9 +36,9 @@ Log = Annotated[bool, typer.Option("--log", help="Only print what it has printed
 def console(vm: VmName, *, on: OnHost = None, log: Log = False, config: ConfigFile = None) -> None:
     """Type into a VM's serial console; Ctrl-] leaves.
 
-    Begins with the last of what the console printed. One person at a time: while somebody else
-    is connected, nothing appears. Without a terminal, standard input is typed into it, and what
-    it prints follows until Ctrl-C.
+    Begins with the last of what the console printed. One person at a time:
+    while somebody else is connected, nothing appears. Without a terminal,
+    standard input is typed into it, and what it prints follows until Ctrl-C.
     """
     run(_console(load(config), vm, on, log_only=log))
 

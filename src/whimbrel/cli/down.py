@@ -46,8 +46,8 @@ def down(
 ) -> None:
     """Shut a VM down: its guest is asked as by the power button, and waited for.
 
-    What belongs to it on the host is removed; its disks stay. A VM that is being moved, or whose
-    move was never closed, is left alone.
+    What belongs to it on the host is removed; its disks stay. A VM that is
+    being moved, or whose move was never closed, is left alone.
     """
     patience = parse_time(within)
     began = time.monotonic()

@@ -13,6 +13,7 @@ from whimbrel.cli.history import grid
 from whimbrel.cli.options import ConfigFile, Json
 from whimbrel.cli.running import run
 from whimbrel.cli.session import Session, opened
+from whimbrel.cli.waiting import waiting
 from whimbrel.config import Config, load
 from whimbrel.errors import ExitCode, HostError
 from whimbrel.model.inventory import Capability, Host
@@ -46,8 +47,8 @@ def hosts(
 ) -> None:
     """List the hosts: QEMU, cores, free memory, migration links, and how many VMs they have.
 
-    All are asked at the same time. Where one cannot be reached, the others are listed, the
-    reason is told, and the exit code is 6.
+    All are asked at the same time. Where one cannot be reached, the others are
+    listed, the reason is told, and the exit code is 6.
     """
     rows = run(_rows(load(config), capabilities=capabilities))
     if json:
@@ -60,8 +61,9 @@ def hosts(
 
 async def _rows(config: Config, *, capabilities: bool) -> list[_Row]:
     async with opened(config) as session:
-        asking = (_row(session, host, capabilities=capabilities) for host in session.hosts)
-        return list(await asyncio.gather(*asking))
+        asking = [_row(session, host, capabilities=capabilities) for host in session.hosts]
+        with waiting("asking the hosts"):
+            return list(await asyncio.gather(*asking))
 
 
 async def _row(session: Session, host: Host, *, capabilities: bool) -> _Row:
@@ -93,6 +95,6 @@ def complain(seen: Sequence[HostSeen]) -> None:
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     for host in seen:
         if host.unreachable:
-            errors.print(Text(f"{host.name}: {host.unreachable}", style="red"))
+            errors.print(Text(host.unreachable, style="red"))
     if any(host.unreachable for host in seen):
         raise typer.Exit(ExitCode.HOST)

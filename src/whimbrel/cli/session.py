@@ -101,7 +101,7 @@ class Session:
         except HostError as error:
             return HostSeen(name, unreachable=str(error))
         except TimeoutError:
-            return HostSeen(name, unreachable=f"did not answer within {SEEN_WITHIN:.0f} s.")
+            return HostSeen(name, unreachable=f"{name} did not answer within {SEEN_WITHIN:.0f} s.")
         return host_seen(name, facts, tuple(vms))
 
 
@@ -140,7 +140,7 @@ def _missing(
     silent = [host for host in hosts if host.unreachable]
     what = f'There is no VM "{name}" on {asked}'
     if silent:
-        whys = "\n".join(f"{host.name}: {host.unreachable}" for host in silent)
+        whys = "\n".join(host.unreachable for host in silent)
         names = ", ".join(host.name for host in silent)
         return HostUnreachable(f"{what}, and {names} cannot be asked.", whys)
     known = [vm.name for vm in every]

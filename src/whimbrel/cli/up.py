@@ -48,8 +48,8 @@ def up(
 ) -> None:
     """Build the VM that a file describes, and start it on a host. It outlives whimbrel.
 
-    Disks that have a size and are not there are made. Every host is asked first whether it has a
-    VM of this name, since it may run only once.
+    Disks that have a size and are not there are made. Every host is asked first
+    whether it has a VM of this name, since it may run only once.
     """
     vm = load_vm(file)
     settled = load(config)
@@ -73,7 +73,9 @@ async def _up(
         _refuse_second(vm.name, seen, skip_unreachable=skip_unreachable)
         [there] = [each for each in seen if each.name == host]
         if there.unreachable:
-            raise HostUnreachable(f"{host} cannot be asked: {there.unreachable}")
+            raise HostUnreachable(
+                f"{host} cannot be asked. Nothing was started.", there.unreachable
+            )
         started, pid = await _start(session, there, vm)
         return started, pid, host
 
@@ -105,7 +107,7 @@ def _refuse_second(name: str, hosts: list[HostSeen], *, skip_unreachable: bool) 
         raise HostUnreachable(
             f"{names} cannot be asked, so it is not known whether {name} runs there. "
             "Nothing was started.",
-            "\n".join(f"{host.name}: {host.unreachable}" for host in silent)
+            "\n".join(host.unreachable for host in silent)
             + "\n--skip-unreachable starts it all the same.",
         )
 

@@ -9,6 +9,7 @@ from whimbrel.cli.hosts import complain
 from whimbrel.cli.options import ConfigFile, Json, OnHost
 from whimbrel.cli.running import run
 from whimbrel.cli.session import opened
+from whimbrel.cli.waiting import waiting
 from whimbrel.config import Config, load
 from whimbrel.model.overview import HOLDING, HostSeen, VmSeen, VmState
 from whimbrel.report.document import json_text
@@ -20,8 +21,8 @@ EMPTY = "No VM is there. Start one: whimbrel up FILE.toml --on HOST"
 def vms(*, on: OnHost = None, config: ConfigFile = None, json: Json = False) -> None:
     """List the VMs of all hosts: state, memory, vCPUs, disks, host, and for how long they are up.
 
-    Hosts are asked at the same time. Where one cannot be asked, the others' VMs are listed,
-    the reason is told, and the exit code is 6.
+    Hosts are asked at the same time. Where one cannot be asked, the others' VMs
+    are listed, the reason is told, and the exit code is 6.
     """
     seen = run(_see(load(config), on))
     if json:
@@ -33,7 +34,8 @@ def vms(*, on: OnHost = None, config: ConfigFile = None, json: Json = False) -> 
 
 async def _see(config: Config, on: str | None) -> list[HostSeen]:
     async with opened(config) as session:
-        return await session.see(None if on is None else [on])
+        with waiting("asking the hosts"):
+            return await session.see(None if on is None else [on])
 
 
 def _show(found: list[VmSeen]) -> None:

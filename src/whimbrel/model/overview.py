@@ -87,7 +87,7 @@ class HostSeen:
 
     Attributes:
         name: The host.
-        unreachable: Why it cannot be asked; empty where it was.
+        unreachable: Why it cannot be asked, in sentences that name it; empty where it was asked.
         qemu: Version; None: QEMU is not installed there.
         cores: How many may be used.
         memory: Bytes in all.
