@@ -333,10 +333,8 @@ async def test_a_block_device_is_known_by_itself_and_not_by_its_path(
     assert "holds other bytes" in found(apart, "disk vda: same bytes").detail
 
 
-async def test_each_image_of_a_chain_is_proved_and_snapshots_inside_are_seen(
-    folder: Path,
-) -> None:
-    share = folder / "share"
+def chain(share: Path) -> tuple[Path, Path]:
+    """Make an image with a snapshot inside that rests on another; return both."""
     share.mkdir()
     base, top = share / "base.qcow2", share / "top.qcow2"
     for words in (
@@ -345,6 +343,13 @@ async def test_each_image_of_a_chain_is_proved_and_snapshots_inside_are_seen(
         ["snapshot", "-q", "-c", "before", str(top)],
     ):
         subprocess.run(["qemu-img", *words], check=True)
+    return top, base
+
+
+async def test_each_image_of_a_chain_is_proved_and_snapshots_inside_are_seen(
+    folder: Path,
+) -> None:
+    top, base = chain(folder / "share")
     disk = Disk("vda", str(top), "qcow2", cache="writeback")
     async with running(Vm("web", 128 * MIB, disks=(disk,)), folder) as ready:
         [facts] = (await ready.subject.source_examiner.machine(ready.machine)).disks

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 
 @dataclass(frozen=True)
@@ -31,12 +30,25 @@ class HostedVm:
     Attributes:
         name: Its name.
         pid: The living process that holds it; None: it has gone.
-        mark: What stands in the mark of its move; None: there is no move.
     """
 
     name: str
     pid: int | None = None
-    mark: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class MoveMark:
+    """The mark of a move that is under way, or was never closed.
+
+    Attributes:
+        move: The move's identity.
+        source: The host that the VM leaves.
+        destination: The host that it goes to.
+    """
+
+    move: str
+    source: str = ""
+    destination: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,6 +76,7 @@ class HostFacts:
         mptcp: Whether MPTCP is on.
         mptcp_subflows: Subflows that MPTCP may add; None: not told.
         vms: The VMs whose folders lie here.
+        marks: The marks of moves, by the VM's name.
         files: The boot files asked for, by path; None: cannot be read.
     """
 
@@ -87,6 +100,7 @@ class HostFacts:
     mptcp: bool = False
     mptcp_subflows: int | None = None
     vms: tuple[HostedVm, ...] = ()
+    marks: Mapping[str, MoveMark] = field(default_factory=dict)
     files: Mapping[str, BootFile | None] = field(default_factory=dict)
 
 

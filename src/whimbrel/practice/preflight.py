@@ -83,7 +83,7 @@ def _of_hosts(subject: PreflightSubject, facts: Facts) -> Iterator[Check]:
     else:
         yield network.migration_address(facts.trial, subject.address, source.name, destination.name)
     yield hosts.clocks(source, destination)
-    yield hosts.other_moves(vm, source, destination)
+    yield hosts.other_moves(vm, source, destination, subject.move)
     yield hosts.name_free(vm, destination)
     yield hosts.private_folder(destination, subject.destination.folder)
     yield hosts.boot_files(vm, source, destination)

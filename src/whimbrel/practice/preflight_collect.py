@@ -56,6 +56,7 @@ class PreflightSubject:
         tuning: How it would be moved, for what transports need; the default needs nothing.
         arrival: The VM as the destination will build it; None: with the same paths.
         copies: The disks that are copied along; all others must be seen by both hosts.
+        move: The identity of the move that asks, where it has marked the VM already.
     """
 
     machine: Machine
@@ -67,6 +68,7 @@ class PreflightSubject:
     tuning: Tuning = field(default_factory=Tuning)
     arrival: Vm | None = None
     copies: tuple[DiskCopy, ...] = ()
+    move: str = ""
 
     @property
     def there(self) -> Vm:

@@ -9,6 +9,7 @@ from whimbrel.model.preflight import (
     HostedVm,
     HostFacts,
     MemoryFacts,
+    MoveMark,
     PlaceFacts,
 )
 
@@ -44,9 +45,15 @@ def host_facts(name: str, answer: Answer, asked: float, took: float) -> HostFact
         rdma=tuple(answer["rdma"]),
         mptcp=answer["mptcp"],
         mptcp_subflows=answer["mptcp_subflows"],
-        vms=tuple(HostedVm(each["name"], each["pid"], each["mark"]) for each in answer["vms"]),
+        vms=tuple(HostedVm(each["name"], each["pid"]) for each in answer["vms"]),
+        marks={name: _mark(mark) for name, mark in answer["marks"].items()},
         files={path: _boot_file(found) for path, found in answer["files"].items()},
     )
+
+
+def _mark(mark: Answer) -> MoveMark:
+    # Another version of whimbrel may have written it: what it lacks is left open.
+    return MoveMark(*(str(mark.get(key, "")) for key in ("move", "source", "destination")))
 
 
 def _boot_file(found: Answer | None) -> BootFile | None:

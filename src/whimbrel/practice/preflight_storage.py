@@ -16,9 +16,16 @@ from whimbrel.theory.checks import disks, hosts, machine
 
 
 async def preflight_storage(
-    vm: Machine, site: Site, examiner: Examiner, copies: Sequence[DiskCopy]
+    vm: Machine, site: Site, examiner: Examiner, copies: Sequence[DiskCopy], own: str = ""
 ) -> tuple[Check, ...]:
     """Return every check for copying disks to other places of the same host.
+
+    Args:
+        vm: The VM.
+        site: Its host.
+        examiner: What asks its hypervisor.
+        copies: Which disks, and where to.
+        own: The identity of the move that asks, where it has marked the VM already.
 
     Raises:
         HostError: The host or the VM cannot be asked.
@@ -27,7 +34,8 @@ async def preflight_storage(
     sights = await asyncio.gather(
         *(look(site, path, host) for copy in copies for path in _paths(running, copy))
     )
-    return tuple(_checks(vm, host, running, copies, sights))
+    others = hosts.other_moves(vm.vm, host, host, own)
+    return (others, *_checks(vm, host, running, copies, sights))
 
 
 def _paths(running: MachineFacts, copy: DiskCopy) -> tuple[str, str]:
@@ -43,7 +51,6 @@ def _checks(
     copies: Sequence[DiskCopy],
     sights: Sequence[PlaceFacts],
 ) -> Iterator[Check]:
-    yield hosts.other_moves(vm.vm, host, host)
     yield machine.run_state(vm.vm, running)
     yield machine.not_blocked(running)
     yield machine.no_jobs(running)

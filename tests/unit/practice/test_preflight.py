@@ -70,6 +70,7 @@ def host(name: str) -> Mapping[str, Any]:
         "mptcp": False,
         "mptcp_subflows": None,
         "vms": [],
+        "marks": {},
         "files": {},
     }
 
@@ -266,7 +267,7 @@ async def test_what_a_copied_top_image_rests_on_must_be_there() -> None:
     assert isinstance(move.destination, FakeSite)
     move.destination.answers["preflight_disk"] = lambda path: image(path, "missing")
     checks = await preflight(move)
-    assert result(checks, "disk vda: what it rests on") is Result.FAIL
+    assert result(checks, "disk vda: base base.qcow2") is Result.FAIL
 
 
 async def test_memory_in_huge_pages_is_asked_for_as_such() -> None:

@@ -36,19 +36,19 @@ def test_a_folder_that_others_can_read_is_not_private(tmp_path: Path) -> None:
     assert checks.preflight_host(str(tmp_path), [])["folder_private"]
 
 
-def test_a_host_lists_vms_with_their_process_and_mark(tmp_path: Path) -> None:
+def test_a_host_lists_vms_with_their_process_and_the_marks_of_moves(tmp_path: Path) -> None:
     start = int(Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()[19])
     for name, begun in (("lives", start), ("ended", start + 1)):
         home = tmp_path / "vms" / name
         home.mkdir(parents=True)
         (home / "vm.json").write_text(f'{{"pid": {os.getpid()}, "start": {begun}}}')
     (tmp_path / "moves").mkdir()
-    (tmp_path / "moves/lives.json").write_text('{"to": "b"}')
-    vms = {each["name"]: each for each in checks.preflight_host(str(tmp_path), [])["vms"]}
+    (tmp_path / "moves/left.json").write_text('{"move": "7"}')
+    told = checks.preflight_host(str(tmp_path), [])
+    vms = {each["name"]: each for each in told["vms"]}
     assert vms["lives"]["pid"] == os.getpid()
-    assert vms["lives"]["mark"] == {"to": "b"}
     assert vms["ended"]["pid"] is None
-    assert vms["ended"]["mark"] is None
+    assert told["marks"] == {"left": {"move": "7"}}
 
 
 def test_a_destination_hears_the_one_who_knows_the_token_and_listens_no_more() -> None:

@@ -45,6 +45,7 @@ def preflight_host(folder: str, files: list[str]) -> dict[str, Any]:
         "mptcp": _text("/proc/sys/net/mptcp/enabled") == "1",
         "mptcp_subflows": _subflows(),
         "vms": _vms(Path(folder, "vms")),
+        "marks": _marks(Path(folder, "moves")),
         "files": {path: _content(Path(path)) for path in files},
     }
 
@@ -109,15 +110,16 @@ def _subflows() -> int | None:
 
 
 def _vms(place: Path) -> list[dict[str, Any]]:
-    """Return the VMs that have a folder here: name, whether its process lives, and its mark."""
+    """Return the VMs that have a folder here, with the pid of the process that holds each."""
     return [
-        {
-            "name": name,
-            "pid": _living(_read(place / name / "vm.json")),
-            "mark": _read(place.parent / "moves" / f"{name}.json"),
-        }
-        for name in _names(place)
+        {"name": name, "pid": _living(_read(place / name / "vm.json"))} for name in _names(place)
     ]
+
+
+def _marks(place: Path) -> dict[str, Any]:
+    """Return the marks of moves that are under way, or were never closed, by the VM's name."""
+    paths = sorted(place.glob("*.json"))
+    return {path.stem: mark for path in paths if (mark := _read(path)) is not None}
 
 
 def _living(written: dict[str, Any] | None) -> int | None:

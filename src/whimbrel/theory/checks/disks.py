@@ -23,7 +23,7 @@ def same_bytes(
     """
     name = f"disk {disk.name}: same bytes"
     if not written and sight.here.path != disk.chain[0]:
-        name = f"disk {disk.name}: what it rests on"
+        name = f"disk {disk.name}: base {_last(sight.here.path)}"
     here, there = sight.here, sight.there
     mount = (
         f"Mount the share that holds {here.path} at the same place on {destination}, or move the "

@@ -81,23 +81,30 @@ def name_free(vm: Vm, destination: HostFacts) -> Check:
     return passed(name, f"No VM on {destination.name} is named {vm.name}.")
 
 
-def other_moves(vm: Vm, source: HostFacts, destination: HostFacts) -> Check:
-    """Fail where this VM is being moved, and warn of others that share hosts and links."""
+def other_moves(vm: Vm, source: HostFacts, destination: HostFacts, own: str = "") -> Check:
+    """Fail where this VM is being moved, and warn of others that share hosts and links.
+
+    The mark of the move `own` does not count: it is the one that asks.
+    """
     name = "other moves"
     marked = {
-        other.name: host.name
+        other: mark
         for host in (source, destination)
-        for other in host.vms
-        if other.mark is not None
+        for other, mark in host.marks.items()
+        if not own or mark.move != own
     }
     if vm.name in marked:
+        mark = marked[vm.name]
         return failed(
             name,
-            f"{marked[vm.name]} says that {vm.name} is being moved.",
+            f"{vm.name} is being moved already, from {mark.source} to {mark.destination}.",
             f"whimbrel watch {vm.name}   # if nobody moves it any more: whimbrel recover {vm.name}",
         )
     if marked:
-        others = ", ".join(f"{other} ({host})" for other, host in sorted(marked.items()))
+        others = ", ".join(
+            f"{other} (from {mark.source} to {mark.destination})"
+            for other, mark in sorted(marked.items())
+        )
         return warned(
             name,
             f"Others are being moved on these hosts, and share their links and cores: {others}.",

@@ -231,7 +231,7 @@ def known_devices(machine: MachineFacts, there: HypervisorFacts, destination: st
 
 def not_blocked(machine: MachineFacts) -> Check:
     """Fail where QEMU itself says that the VM cannot be moved."""
-    name = "QEMU's own word"
+    name = "migration blockers"
     if machine.migration in _UNDER_WAY:
         return failed(
             name,

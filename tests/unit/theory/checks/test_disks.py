@@ -117,7 +117,7 @@ def test_localhost_is_another_server_on_another_host(host: str) -> None:
 def test_what_the_disk_rests_on_has_a_check_of_its_own() -> None:
     base = replace(FILE, path="/srv/base.qcow2")
     check = judged(ImageSight(base, base, probe=True), written=False)
-    assert check.name == "disk vda: what it rests on"
+    assert check.name == "disk vda: base base.qcow2"
 
 
 def test_unflushed_writes_fail_and_page_caches_are_warned_of() -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from whimbrel.model.check import Result
 from whimbrel.model.inventory import Vm
-from whimbrel.model.preflight import BootFile, HostedVm, HostFacts, MemoryFacts
+from whimbrel.model.preflight import BootFile, HostedVm, HostFacts, MemoryFacts, MoveMark
 from whimbrel.model.units import GIB, MIB
 from whimbrel.theory.checks import hosts
 
@@ -47,12 +47,19 @@ def test_a_folder_that_others_can_look_into_or_that_cannot_be_made_is_refused() 
 
 
 def test_a_vm_on_the_move_is_not_moved_again_and_moves_of_others_are_warned_of() -> None:
-    moving = replace(A, vms=(HostedVm("web", 7, {"to": "c"}),))
+    moving = replace(A, marks={"web": MoveMark("7", "a", "c")})
     assert hosts.other_moves(VM, moving, B).result is Result.FAIL
-    other = hosts.other_moves(VM, A, replace(B, vms=(HostedVm("mail", 7, {}),)))
+    assert hosts.other_moves(VM, B, moving).result is Result.FAIL
+    other = hosts.other_moves(VM, A, replace(B, marks={"mail": MoveMark("8", "b", "c")}))
     assert other.result is Result.WARN
-    assert "mail (b)" in other.detail
+    assert "mail (from b to c)" in other.detail
     assert hosts.other_moves(VM, A, replace(B, vms=(HostedVm("mail", 7),))).result is Result.PASS
+
+
+def test_the_mark_of_the_move_that_asks_does_not_count() -> None:
+    moving = replace(A, marks={"web": MoveMark("7", "a", "b")})
+    assert hosts.other_moves(VM, moving, moving, own="7").result is Result.PASS
+    assert hosts.other_moves(VM, moving, moving, own="8").result is Result.FAIL
 
 
 @pytest.mark.parametrize(
