@@ -4,7 +4,7 @@ Only what was made here is removed. A record on the host says what that is, so t
 told after whimbrel was killed as well.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 
 from whimbrel.errors import CommandRefused, HostError
@@ -105,18 +105,21 @@ class Images:
             )
 
 
-async def settle_images(site: Site, vm: str, *, runs_here: bool) -> list[str]:
-    """Settle the images that an interrupted move left on a host, and return their paths.
+async def settle_images(site: Site, vm: str, used: Collection[str]) -> list[str]:
+    """Settle the images that an interrupted move left on a host; return those removed.
 
     Args:
-        site: The host.
+        site: The host. No machine of the VM may be there but the one that uses `used`.
         vm: The VM's name.
-        runs_here: Whether the VM runs there, on these images: then they are kept, else removed.
+        used: Paths of the images on which the VM runs there: they are kept.
     """
-    settled = []
+    removed = []
     for held in await site.ask("images_made", folder=site.folder):
-        if held["vm"] == vm:
-            question = "image_keep" if runs_here else "image_remove"
-            await site.ask(question, folder=site.folder, token=held["token"])
-            settled.append(str(held["path"]))
-    return settled
+        if held["vm"] != vm:
+            continue
+        path, token = str(held["path"]), held["token"]
+        if path in used:
+            await site.ask("image_keep", folder=site.folder, token=token)
+        elif await site.ask("image_remove", folder=site.folder, token=token):
+            removed.append(path)
+    return removed

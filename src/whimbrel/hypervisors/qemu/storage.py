@@ -119,7 +119,7 @@ class QemuMirror:
         """See `ports.Mirror.abandon`."""
         if self._gone:
             return
-        await _give_up(self._monitor, job_of(self.disk), self._place)
+        await _give_up(self._monitor, job_of(self.disk), [self._place])
         self._gone = True
         await remove_nodes(self._monitor, self._place)
 
@@ -216,6 +216,7 @@ class QemuStorage:
         rate: float | None = None,
     ) -> QemuMirror:
         """See `ports.Storage.mirror`."""
+        await self._dismiss(disk)
         source = await self._node(disk)
         name = f"{PREFIX}{secrets.token_hex(4)}"
         arguments = mirror_arguments(job_of(disk), source, name, extent, rate)
@@ -230,17 +231,30 @@ class QemuStorage:
 
     async def release(self) -> None:
         """See `ports.Storage.release`."""
+        nodes = await self._monitor.execute("query-named-block-nodes", {"flat": True})
+        far = [str(n["node-name"]) for n in nodes if n["drv"] == "nbd" and _ours(n["node-name"])]
         for job in await self._monitor.execute("query-block-jobs"):
-            if str(job["device"]).startswith(PREFIX):
-                await _give_up(self._monitor, str(job["device"]), "")
-        if await self._monitor.execute("query-block-exports"):
+            if _ours(job["device"]):
+                await _give_up(self._monitor, str(job["device"]), far)
+        if any(_ours(each["id"]) for each in await self._monitor.execute("query-block-exports")):
             await self._monitor.execute("nbd-server-stop")
+        await self._remove_unused()
+
+    async def _remove_unused(self) -> None:
+        """Close the nodes of copies; those that a disk or a copy on its way uses stay."""
         devices = await self._monitor.execute("query-block")
         used = {top_node(device) for device in devices if "inserted" in device}
         for node in await self._monitor.execute("query-named-block-nodes", {"flat": True}):
             name = str(node["node-name"])
-            if name.startswith(PREFIX) and name not in used:
+            if _ours(name) and name not in used:
                 await remove_nodes(self._monitor, name)
+
+    async def _dismiss(self, disk: str) -> None:
+        """Clear away a copy that has ended while nobody looked on."""
+        job = await _find(self._monitor, job_of(disk))
+        if job is not None and job["status"] == "concluded":
+            await self._monitor.execute("job-dismiss", {"id": job_of(disk)})
+            await self._remove_unused()
 
     async def _nodes(
         self, name: str, disk: str, place: MigrationAddress | Disk
@@ -272,6 +286,10 @@ class QemuStorage:
         raise CommandRefused("No port was given for the disks' export.")
 
 
+def _ours(name: object) -> bool:
+    return str(name).startswith(PREFIX)
+
+
 async def remove_nodes(monitor: Monitor, name: str) -> None:
     """Close a disk's nodes; one stays that is in use, or was not added by its name."""
     for node in (name, f"{name}-file"):
@@ -284,16 +302,16 @@ async def _find(monitor: Monitor, job: str) -> Mapping[str, Any] | None:
     return next((each for each in jobs if each["device"] == job), None)
 
 
-async def _give_up(monitor: Monitor, job: str, node: str) -> None:
-    """End a job in any state; where its connection hangs, cut it."""
+async def _give_up(monitor: Monitor, job: str, nodes: Sequence[str]) -> None:
+    """End a job in any state; where the connection of one of these nodes hangs, cut it."""
     events = monitor.listen(_CHANGES)
     try:
         with suppress(CommandRefused):  # it is ending by itself, or has ended
             await monitor.execute("block-job-cancel", {"device": job, "force": True})
-        if node and not await _ended(monitor, events, job, _LET_GO_WITHIN):
+        if nodes and not await _ended(monitor, events, job, _LET_GO_WITHIN):
             with suppress(CommandRefused):  # not a connection: nothing to cut
-                cut = {"type": "block-node", "node-name": node}
-                await monitor.execute("yank", {"instances": [cut]})
+                cut = [{"type": "block-node", "node-name": node} for node in nodes]
+                await monitor.execute("yank", {"instances": cut})
         if not await _ended(monitor, events, job, FINISHES_WITHIN):
             raise HostError(f"The copying job {job} does not end.", "Look at the host's disks.")
     finally:
