@@ -25,6 +25,11 @@ ANSWER_WITHIN = 5.0
 
 NO_PROCESS = "It is not known which process holds the guest; its CPU use is not limited."
 
+UNNAMED = (
+    "this QEMU does not name its threads (-name debug-threads=on), so those that move the guest "
+    "cannot be held to a budget."
+)
+
 
 @dataclass(frozen=True)
 class Allowance:
@@ -119,6 +124,8 @@ async def _release(held: Sequence[_Held]) -> None:
 
 def told(allowance: Allowance, answer: dict[str, Any]) -> str:
     """Return in one sentence how a host holds the threads."""
+    if not answer["known"]:
+        return f"{allowance.site.name}: {UNNAMED}"
     cores = ", ".join(str(core) for core in answer["cores"])
     words = f"{allowance.site.name}: the move may use {allowance.cores:g} cores (core {cores}"
     if str(answer["means"]).startswith("cgroup"):

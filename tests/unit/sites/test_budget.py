@@ -133,6 +133,7 @@ def test_moving_threads_are_held_and_others_left_alone(monkeypatch: pytest.Monke
     with process() as pid:
         found = budget.confine(pid, 0.4, lease=60.0)
         assert found["means"] == "affinity"
+        assert found["known"]
         assert found["threads"] == 1
         held = threads(pid)
         assert os.sched_getaffinity(held["mig/src/main"]) == set(found["cores"])
@@ -164,6 +165,9 @@ def test_a_lease_that_is_not_renewed_undoes_everything(monkeypatch: pytest.Monke
     with process() as pid:
         budget.confine(pid, 1, lease=0.0)
         until(lambda: os.sched_getaffinity(threads(pid)["mig/src/main"]) == everywhere)
+        until(lambda: budget._CONFINED[pid].over)
+        budget.confine(pid, 1, lease=60.0)
+        assert len(os.sched_getaffinity(threads(pid)["mig/src/main"])) == 1
 
 
 def test_a_process_that_is_not_there_is_an_error_and_nothing_is_kept() -> None:
@@ -217,6 +221,16 @@ def test_version_2_gets_a_threaded_group_with_a_quota(tmp_path: Path) -> None:
     quota.remove()
     assert (own / "cgroup.threads").read_text() == "42"
     assert (own / "cgroup.subtree_control").read_text() == "-cpu"
+
+
+@pytest.mark.usefixtures("only_v2")
+def test_what_an_ended_process_left_is_swept_up(tmp_path: Path) -> None:
+    own = v2_tree(tmp_path, "cpu")
+    with process() as pid:
+        pass
+    (own / f"whimbrel-{pid}").mkdir()
+    Quota(os.getpid(), 1.0, tmp_path).remove()
+    assert not (own / f"whimbrel-{pid}").exists()
 
 
 @pytest.mark.usefixtures("only_v2")

@@ -40,9 +40,14 @@ def moving_threads(names: dict[int, str], pid: int, vcpus: tuple[int, ...] = ())
     Where QEMU names its threads (debug-threads=on), by their names; else all that are neither
     the main loop nor one of `vcpus`, and none at all where those are not known either.
     """
-    if any(_VCPU.match(name) for name in names.values()):
+    if named(names):
         return {thread for thread, name in names.items() if _MOVES.match(name)}
     return {thread for thread in names if thread != pid and thread not in vcpus} if vcpus else set()
+
+
+def named(names: dict[int, str]) -> bool:
+    """Tell whether a QEMU names its threads."""
+    return any(_VCPU.match(name) for name in names.values())
 
 
 def niceness(cores: float) -> int:
@@ -81,7 +86,15 @@ class Quota:
             self._threads = "tasks"
             self._make(pid, (("cpu.cfs_period_us", f"{PERIOD}"), ("cpu.cfs_quota_us", f"{quota}")))
 
+    def _sweep(self) -> None:
+        """Remove what was left here for processes that have ended."""
+        for folder in self._parent.glob("whimbrel-*"):
+            if not Path(f"/proc/{folder.name.rpartition('-')[2]}").exists():
+                with suppress(OSError):
+                    folder.rmdir()
+
     def _make(self, pid: int, values: tuple[tuple[str, str], ...]) -> None:
+        self._sweep()
         self._folder = self._parent / f"whimbrel-{pid}"
         self._folder.mkdir(exist_ok=True)
         try:
@@ -151,6 +164,11 @@ class Confinement:
         """How many have been held so far."""
         return len(self._before)
 
+    @property
+    def over(self) -> bool:
+        """Whether all was undone."""
+        return self._over.is_set()
+
     def look(self) -> bool:
         """Hold what has appeared; tell whether the process is still there."""
         with suppress(OSError):
@@ -212,11 +230,12 @@ def confine(
         interface: The NIC of the move: cores near it are taken first.
 
     Returns:
-        `means` (how they are held), `cores` (which), `nice`, and `threads` held so far.
+        `means` (how they are held), `cores` (which), `nice`, `threads` held so far, and `known`:
+        whether the moving threads can be told from the others at all.
     """
     with _LOCK:
         held = _CONFINED.get(pid)
-        if held is None or not held.look():
+        if held is None or held.over or not held.look():
             held = Confinement(pid, cores, tuple(vcpus), interface)
             _CONFINED[pid] = held
             held.until = time.monotonic() + lease
@@ -228,6 +247,7 @@ def confine(
         "cores": list(held.cores),
         "nice": held.nice,
         "threads": held.threads,
+        "known": bool(vcpus) or named(_names(pid)),
     }
 
 
