@@ -17,6 +17,7 @@ from whimbrel.cli.hosts import hosts
 from whimbrel.cli.lab import lab
 from whimbrel.cli.move import move
 from whimbrel.cli.plan import plan
+from whimbrel.cli.recover import recovering
 from whimbrel.cli.report import report
 from whimbrel.cli.schedule import schedule
 from whimbrel.cli.scheduler import scheduler
@@ -43,6 +44,7 @@ app.command(name="console", epilog=EXIT_CODES)(console)
 app.command(name="plan", epilog=EXIT_CODES)(plan)
 app.command(name="move", epilog=EXIT_CODES)(move)
 app.command(name="watch", epilog=EXIT_CODES)(watch)
+app.command(name="recover", epilog=EXIT_CODES)(recovering)
 app.command(name="lab", epilog=EXIT_CODES)(lab)
 app.command(name="history", epilog=EXIT_CODES)(history)
 app.command(name="report", epilog=EXIT_CODES)(report)

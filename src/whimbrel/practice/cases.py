@@ -305,4 +305,5 @@ def _paused(facts: Facts) -> Case:
     return Case(
         "The guest is paused at the source; nothing of it was sent.",
         Repair.STOP_THERE if left else Repair.NOTHING,
+        Side.SOURCE,
     )

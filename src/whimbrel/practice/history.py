@@ -47,8 +47,9 @@ class History:
 
     @property
     def closed(self) -> bool:
-        """Whether it has ended and it is known where the guest runs."""
-        return self.last is Step.CLOSED and self.runs_on is not None
+        """Whether it has ended, and it is known where the guest runs, or that it runs nowhere."""
+        over = any(entry.fields.get("over") for entry in self._of(Step.CLOSED)[-1:])
+        return self.last is Step.CLOSED and (over or self.runs_on is not None)
 
     @property
     def runs_on(self) -> Side | None:

@@ -198,7 +198,8 @@ class MarkedJournal:
         """See `ports.Journal.write`; `HostError` too where a host cannot be told in time."""
         await self._journal.write(entry)
         if entry.step is Step.CLOSED:
-            self._marks.settled = entry.fields.get("runs_on") is not None
+            known = entry.fields.get("runs_on") is not None
+            self._marks.settled = known or bool(entry.fields.get("over"))
         else:
             self._marks.settled = False
         changes: dict[str, Any] = {"step": entry.step}

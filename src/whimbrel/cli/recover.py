@@ -1,0 +1,187 @@
+"""`whimbrel recover`: bring moves to their end whose whimbrel died."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from whimbrel.cli.options import ConfigFile, Json, complete_vms
+from whimbrel.cli.running import run
+from whimbrel.cli.session import Session, opened
+from whimbrel.config import Config, load
+from whimbrel.errors import ConfigError, ExitCode, Held
+from whimbrel.model.migration import Side
+from whimbrel.model.units import parse_time
+from whimbrel.practice.cases import Case, Repair
+from whimbrel.practice.recover import Hosts, Lost, Searched, recover, search
+from whimbrel.practice.repair import Repaired
+from whimbrel.report.document import json_text
+
+SCHEMA = "whimbrel.recover/1"
+
+PATIENCE = "10 min"
+
+
+class Gone(StrEnum):
+    """A side that a person knows to be off."""
+
+    SOURCE = "source"
+    DESTINATION = "destination"
+
+
+Vm = Annotated[
+    str | None,
+    typer.Argument(
+        help="Only this VM; every move that died otherwise.",
+        metavar="[VM]",
+        autocompletion=complete_vms,
+    ),
+]
+GoneSide = Annotated[
+    list[Gone] | None,
+    typer.Option(
+        "--gone",
+        help="This side is off for good, you have seen to it; believed where it does not answer.",
+    ),
+]
+TakeOver = Annotated[
+    bool,
+    typer.Option("--take-over", help="The whimbrel that conducted it, elsewhere, has ended."),
+]
+Patience = Annotated[
+    str,
+    typer.Option(help='How long a post-copy may be without its link, "5 min".', metavar="TIME"),
+]
+
+
+def recovering(
+    vm: Vm = None,
+    *,
+    gone: GoneSide = None,
+    take_over: TakeOver = False,
+    patience: Patience = PATIENCE,
+    config: ConfigFile = None,
+    json: Json = False,
+) -> None:
+    """Bring moves to their end whose whimbrel died, as far as that is safe.
+
+    Both hosts are asked what has become of the guest; the case is told in one sentence, and
+    repaired, or it is said what only a person can do. The guest runs once, whatever happens:
+    where both hosts may have it, nothing is started.
+    """
+    if gone and vm is None:
+        raise ConfigError("--gone is about one move.", "Name its VM: whimbrel recover VM --gone …")
+    sides = frozenset(Side(each.value) for each in gone or ())
+    job = _Job(load(config), vm, sides, parse_time(patience), take_over=take_over, quiet=json)
+    done = run(job.carry_out())
+    if json:
+        moves = [_document(lost, repaired) for lost, repaired in done]
+        typer.echo(json_text({"schema": SCHEMA, "moves": moves}), nl=False)
+    elif not done:
+        typer.echo("Nothing to recover.")
+    if any(_unknown(repaired) for _, repaired in done):
+        raise typer.Exit(ExitCode.PLACE_UNKNOWN)
+
+
+class _Job:
+    """One call of the command."""
+
+    def __init__(
+        self,
+        config: Config,
+        vm: str | None,
+        gone: frozenset[Side],
+        patience: float,
+        *,
+        take_over: bool,
+        quiet: bool,
+    ) -> None:
+        self._config = config
+        self._vm = vm
+        self._gone = gone
+        self._patience = patience
+        self._take_over = take_over
+        self._quiet = quiet
+
+    async def carry_out(self) -> list[tuple[Lost, Repaired]]:
+        async with opened(self._config) as session:
+            sites = {host.name: session.site(host.name) for host in session.hosts}
+            found = await search(sites, self._vm)
+            self._tell_silent(found)
+            self._refuse_conducted(found)
+            return [(lost, await self._recover(session, lost, found)) for lost in found.lost]
+
+    async def _recover(self, session: Session, lost: Lost, found: Searched) -> Repaired:
+        for name in (lost.source, lost.destination):
+            if name not in self._config.hosts:
+                raise ConfigError(
+                    f"The move of {lost.vm} is between {lost.source} and {lost.destination}, and "
+                    f"no host here is called {name}.",
+                    f"Describe it in whimbrel.toml: [hosts.{name}]",
+                )
+        way = f"{lost.source} to {lost.destination}"
+        self._say(f"{lost.vm}, {way}, begun by {lost.holder}:")
+        hosts = Hosts(
+            session.hypervisor(lost.source),
+            session.hypervisor(lost.destination),
+            {
+                name: session.site(name)
+                for name in (lost.source, lost.destination)
+                if name not in found.silent
+            },
+        )
+        repaired = await recover(
+            lost,
+            hosts,
+            told=self._told,
+            gone=self._gone,
+            take_over=self._take_over,
+            patience=self._patience,
+        )
+        self._say(_verdict(lost, repaired))
+        return repaired
+
+    def _told(self, case: Case) -> None:
+        self._say(f"  {case.sentence}{f' {case.hint}' if case.hint else ''}")
+
+    def _tell_silent(self, found: Searched) -> None:
+        for name, why in found.silent.items():
+            self._say(f"{name} cannot be asked: {why}")
+
+    def _refuse_conducted(self, found: Searched) -> None:
+        for mark in found.conducted:
+            if self._vm is not None:
+                raise Held(f"{mark}.", f"Look on with: whimbrel watch {mark.vm}")
+            self._say(f"{mark}; left alone.")
+
+    def _say(self, words: str) -> None:
+        if not self._quiet:
+            typer.echo(words)
+
+
+def _verdict(lost: Lost, repaired: Repaired) -> str:
+    names = {Side.SOURCE: lost.source, Side.DESTINATION: lost.destination}
+    if repaired.runs_on is not None:
+        return f"  {lost.vm} runs on {names[repaired.runs_on]}."
+    if repaired.last.repair is Repair.NOTHING:
+        return f"  {lost.vm} runs nowhere."
+    return f"  Where {lost.vm} runs is not known, or it does not run."
+
+
+def _unknown(repaired: Repaired) -> bool:
+    return repaired.runs_on is None
+
+
+def _document(lost: Lost, repaired: Repaired) -> dict[str, object]:
+    return {
+        "vm": lost.vm,
+        "source": lost.source,
+        "destination": lost.destination,
+        "holder": str(lost.holder),
+        "cases": [
+            {"sentence": case.sentence, "repair": case.repair.value, "hint": case.hint}
+            for case in repaired.cases
+        ],
+        "runs_on": repaired.runs_on and repaired.runs_on.value,
+        "over": repaired.last.repair is Repair.NOTHING,
+    }
