@@ -54,7 +54,7 @@ def preflight_disk(path: str) -> dict[str, Any]:
         "writable": _file_writable(real),
         "identities": [f"inode {_boot_id()} {found.st_dev}:{found.st_ino}"],
         "regions": _regions(real, found.st_size),
-        "holders": _holders(found),
+        "holders": _holders(Path(real), found),
     }
 
 
@@ -117,7 +117,7 @@ def _device(path: str, found: os.stat_result) -> dict[str, Any]:
         "writable": os.access(path, os.W_OK) and _attribute(number, "ro") != "1",
         "identities": [f"device {_boot_id()} {number}", *_serials(number)],
         "regions": _regions(path, size),
-        "holders": _holders(found),
+        "holders": _holders(Path(path), found),
     }
 
 
@@ -166,29 +166,33 @@ def _digest(file: int, place: int) -> str:
     return hashlib.sha256(content).hexdigest() if content.strip(b"\0") else ""
 
 
-def _holders(image: os.stat_result) -> list[dict[str, Any]]:
-    """Return the processes that have an image open for writing, as far as this user may see."""
+def _holders(path: Path, image: os.stat_result) -> list[dict[str, Any]]:
+    """Return the processes that have an image open for writing, as far as this user may see.
+
+    Only those count that know it by the same last name: to look behind every open file of a
+    busy host takes seconds.
+    """
     found = []
     for process in Path("/proc").iterdir():
         if not process.name.isdigit() or int(process.name) == os.getpid():
             continue
         with contextlib.suppress(OSError):
-            if any(_writes(entry, image) for entry in (process / "fd").iterdir()):
+            numbers = os.listdir(process / "fd")  # noqa: PTH208 - thousands, so no objects
+            if any(_writes(process, number, path.name, image) for number in numbers):
                 command = (process / "comm").read_text().strip()
                 found.append({"pid": int(process.name), "command": command})
     return found
 
 
-def _writes(descriptor: Path, image: os.stat_result) -> bool:
+def _writes(process: Path, number: str, name: str, image: os.stat_result) -> bool:
     with contextlib.suppress(OSError):
-        link = os.readlink(descriptor)  # noqa: PTH115 - a name, not a path to follow
-        if not link.startswith("/") or link.startswith(("/proc", "/sys")):
+        link = f"{process}/fd/{number}"
+        if os.readlink(link).rpartition("/")[2] != name:  # noqa: PTH115 - likewise
             return False
-        held = descriptor.stat()
+        held = os.stat(link)  # noqa: PTH116 - likewise
         device = stat.S_ISBLK(image.st_mode) and held.st_rdev == image.st_rdev
         if device or (held.st_dev, held.st_ino) == (image.st_dev, image.st_ino):
-            place = descriptor.parent.parent / "fdinfo" / descriptor.name
-            for line in place.read_text().splitlines():
+            for line in (process / "fdinfo" / number).read_text().splitlines():
                 if line.startswith("flags:"):
                     return bool(int(line.split()[1], 8) & (os.O_WRONLY | os.O_RDWR))
     return False

@@ -114,7 +114,9 @@ def preflight_heard(token: str, patience: float = 1.0) -> bool:
 
 def _refusal(error: OSError) -> dict[str, Any]:
     name = errno.errorcode.get(error.errno or 0, type(error).__name__)
-    return {"error": "ETIMEDOUT" if isinstance(error, TimeoutError) else name, "words": str(error)}
+    if isinstance(error, (TimeoutError, socket.timeout)):
+        name = "ETIMEDOUT"
+    return {"error": name, "words": str(error)}
 
 
 def preflight_bridges(names: list[str]) -> dict[str, Any]:
