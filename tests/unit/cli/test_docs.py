@@ -95,7 +95,7 @@ def test_the_page_names_no_flag_that_is_not_there() -> None:
     assert set(FLAG.findall(CLI)) <= known | MORE_FLAGS
 
 
-UNWRITTEN = {"move", "plan", "recover", "schedule", "scheduler", "watch"}
+UNWRITTEN = {"move", "plan", "recover", "watch"}
 """Commands whose section is still to be written; it comes with their documents."""
 
 

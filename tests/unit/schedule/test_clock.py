@@ -80,6 +80,13 @@ def test_weekdays_are_counted_as_cron_counts_them(field: str, days: str) -> None
     assert [text[:3] for text in shown(week)] == days.split()
 
 
+def test_where_both_days_are_given_both_must_hold() -> None:
+    job = again(cron="0 12 13 * fri")
+    found = times_due(job, stamp("2026-11-10T00:00"), stamp("2026-12-14T00:00"))
+    assert shown(found, BERLIN)[0] == "Fri 11-13 13:00"
+    assert len(found) == 1
+
+
 def test_what_was_due_very_long_ago_is_not_counted() -> None:
     job = again(cron="0 0 * * *")
     assert len(times_due(job, 0.0, 1_800_000_000.0)) == LOOK_BACK // 86400
