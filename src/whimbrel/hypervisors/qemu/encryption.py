@@ -22,6 +22,7 @@ from typing import Any
 from whimbrel.errors import CommandRefused
 from whimbrel.hypervisors.qemu.process import Process
 from whimbrel.model.inventory import X509, MigrationAddress
+from whimbrel.model.tls import FFDHE2048
 
 USER = "qemu"
 """The name beside the key; both ends must say the same."""
@@ -31,17 +32,6 @@ PRIORITY = "NORMAL:-VERS-ALL:+VERS-TLS1.2:-CIPHER-ALL:+AES-256-GCM"
 
 MIGRATION, NBD = "whimbrel-migration", "whimbrel-nbd"
 """Ids of the two objects, and names of the folders their files lie in."""
-
-GROUP = b"""-----BEGIN DH PARAMETERS-----
-MIIBCAKCAQEA//////////+t+FRYortKmq/cViAnPTzx2LnFg84tNpWp4TZBFGQz
-+8yTnc4kmz75fS/jY2MMddj2gbICrsRhetPfHtXV/WVhJDP1H18GbtCFY2VVPe0a
-87VXE15/V8k1mE8McODmi3fipona8+/och3xWKE2rec1MKzKT0g6eXq8CrGCsyT7
-YdEIqUuyyOP7uWrat2DX9GgdT0Kj3jlN9K5W7edjcrsZCwenyO4KbXCeAvzhzffi
-7MA0BM0oNC9hkXL+nOmFg/+OTxIy7vKBg8P+OxtMb61zO7X8vC7CIAXFjvGDfRaD
-ssbzSibBsu/6iGtCOGEoXJf//////////wIBAg==
------END DH PARAMETERS-----
-"""
-"""The public group ffdhe2048 (RFC 7919); without it QEMU searches one, for up to a second."""
 
 
 class Endpoint(StrEnum):
@@ -135,7 +125,8 @@ async def _key(process: Process, name: str, key: str, endpoint: Endpoint) -> dic
     described = {"qom-type": "tls-creds-psk", "dir": path.rsplit("/", 1)[0]}
     if endpoint is Endpoint.CLIENT:
         return described | {"username": USER}
-    await process.private_file(f"{name}/dh-params.pem", GROUP)
+    # Without a group QEMU searches one, for up to a second.
+    await process.private_file(f"{name}/dh-params.pem", FFDHE2048)
     return described
 
 
