@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from whimbrel.errors import CommandRefused, HostError
-from whimbrel.model.memory import HostProfile
+from whimbrel.model.memory import CipherCost, HostProfile
 from whimbrel.model.survey import HostFacts, LinkReading, NumaNode
+from whimbrel.model.tls import FFDHE2048
 from whimbrel.ports import Site
 from whimbrel.practice.survey import Shortenings
 from whimbrel.practice.survey_host import ERROR, Idle
@@ -58,7 +59,8 @@ class SiteHost:
         """See `HostProbe.cost`."""
         told = await self._site.ask("cost", touched=touched, sample=_SAMPLE)
         here = await asyncio.to_thread(_deflating) if shortened else 0.0
-        return profile_from(base, told, shortened, here)
+        profile = profile_from(base, told, shortened, here)
+        return ciphered(profile, await self._site.ask("cipher", group=FFDHE2048))
 
 
 def facts_from(told: Mapping[str, Any]) -> HostFacts:
@@ -101,6 +103,20 @@ def profile_from(
             **{codec: found.restoring * faster for codec, found in timed.items()},
         },
     )
+
+
+def ciphered(profile: HostProfile, told: Mapping[str, Any] | None) -> HostProfile:
+    """Return the profile with what TLS costs, as the question `cipher` was answered.
+
+    A host that could not say (None) keeps what `profile` has.
+    """
+    if told is None:
+        return profile
+    encrypting, decrypting = (
+        CipherCost(float(told[end]["speed"]), float(told[end]["record"]))
+        for end in ("encrypt", "decrypt")
+    )
+    return replace(profile, encrypting=encrypting, decrypting=decrypting)
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,17 @@ from typing import Any
 
 import pytest
 
-from whimbrel.model.memory import HostProfile, WireRatio
+from whimbrel.model.memory import CipherCost, HostProfile, WireRatio
 from whimbrel.model.method import Codec, Compression
 from whimbrel.model.survey import NumaNode
 from whimbrel.practice.survey_content import Shortened
-from whimbrel.practice.survey_site import Carried, carried_from, facts_from, profile_from
+from whimbrel.practice.survey_site import (
+    Carried,
+    carried_from,
+    ciphered,
+    facts_from,
+    profile_from,
+)
 
 ZLIB = Compression(Codec.ZLIB, 1)
 TOLD = {"copy": 1e-6, "receive": 2e-6, "touch": 3e-6, "deflate": 50e6}
@@ -33,6 +39,13 @@ def test_codecs_are_as_much_faster_there_as_the_sample_is() -> None:
 def test_a_codec_that_was_not_timed_keeps_what_the_past_says() -> None:
     base = HostProfile(compress_speed={ZLIB: 7e6})
     assert profile_from(base, TOLD, shortened(0.0), 100e6).compress_speed == {ZLIB: 7e6}
+
+
+def test_what_tls_costs_there_stands_in_its_profile() -> None:
+    told = {"encrypt": {"speed": 4e9, "record": 1e-6}, "decrypt": {"speed": 2e9, "record": 2e-6}}
+    found = ciphered(HostProfile(), told)
+    assert (found.encrypting, found.decrypting) == (CipherCost(4e9, 1e-6), CipherCost(2e9, 2e-6))
+    assert ciphered(found, None) == found
 
 
 def test_facts_are_read_from_the_hosts_answer() -> None:
