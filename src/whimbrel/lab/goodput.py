@@ -6,10 +6,12 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 from whimbrel.errors import LabError
 from whimbrel.lab.hosts import LabHost
-from whimbrel.lab.streams import PATIENCE, PROGRAM
+from whimbrel.lab.streams import PROGRAM
+from whimbrel.sites.onsite.links import PATIENCE
 
 WARM_UP = 0.2
 """Seconds thrown away first: slow start takes some milliseconds here, a token bucket holds five
@@ -70,19 +72,19 @@ async def measure_goodput(
     patience = WARM_UP + duration + PATIENCE
     async with AsyncExitStack() as ends, _explained(patience):
         receiving = await ends.enter_async_context(_end(receiver, "receive", address, *words))
-        port = (await _figures(receiving))["port"]
-        sending = await ends.enter_async_context(_end(sender, "send", address, f"{port}", *words))
-        latency = (await _figures(sending))["latency"]
+        there = await _figures(receiving)
+        called = [address, str(there["port"]), str(there["key"])]
+        sending = await ends.enter_async_context(_end(sender, "send", *called, *words))
+        poured = await _figures(sending)
         counted = await _figures(receiving)
-        waited = await _figures(sending)
     return Goodput(
         rate=counted["received"] / counted["seconds"],
-        latency=latency,
+        latency=poured["latency"],
         seconds=counted["seconds"],
         streams=streams,
         mptcp=mptcp,
         spread=counted["spread"],
-        buffered=round(waited["buffered"]),
+        buffered=round(poured["buffered"]),
     )
 
 
@@ -106,14 +108,14 @@ async def _end(host: LabHost, *words: str) -> AsyncIterator[_Process]:
         await process.communicate()
 
 
-async def _figures(process: _Process) -> dict[str, float]:
+async def _figures(process: _Process) -> dict[str, Any]:
     """Return the next line of figures that an end prints."""
     line = await process.stdout.readline() if process.stdout else b""
     if not line:
         _, complaint = await process.communicate()
         last = complaint.decode(errors="replace").strip().rpartition("\n")[2]
         raise LabError(f"The goodput cannot be measured: {last or 'an end was killed'}.")
-    figures: dict[str, float] = json.loads(line)
+    figures: dict[str, Any] = json.loads(line)
     return figures
 
 

@@ -1,9 +1,5 @@
 """A survey on the lab's stage: the guest where it runs, the lab's link, this machine twice."""
 
-import ctypes
-import fcntl
-import socket
-import struct
 import time
 from collections.abc import Sequence
 
@@ -19,12 +15,10 @@ from whimbrel.model.memory import HostProfile
 from whimbrel.model.method import Compression
 from whimbrel.model.survey import Depth, LinkReading, Surveyed
 from whimbrel.practice.survey import COMPRESSIONS, Subject, ThisHost, survey
+from whimbrel.sites.onsite.host import rate
 
 _SPREAD = 0.008
 """Relative error of a probe at least, however alike its parts are: it is not the move itself."""
-
-_ETHTOOL, _GET_SETTINGS = 0x8946, 1  # SIOCETHTOOL, ETHTOOL_GSET
-_SPEED_UNKNOWN = 0xFFFF_FFFF
 
 
 async def survey_stage(
@@ -106,26 +100,7 @@ def nominal_rate(host: LabHost) -> float | None:
 
     A veth says 10 Gbit/s, whatever it is shaped to.
     """
-
-    def ask() -> int:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-            command = bytearray(_GET_SETTINGS.to_bytes(4, "little") + bytes(40))
-            return _speed(any_socket, host.interfaces[0], command)
-
-    try:
-        speed = in_namespace(host.namespace, ask)
-    except OSError:
-        return None
-    return speed * 125_000.0 if 0 < speed < _SPEED_UNKNOWN else None
-
-
-def _speed(any_socket: socket.socket, interface: str, command: bytearray) -> int:
-    """Return the Mbit/s of an interface: ethtool_cmd's speed and speed_hi (linux/ethtool.h)."""
-    place = (ctypes.c_char * len(command)).from_buffer(command)
-    request = struct.pack("16sP", interface.encode(), ctypes.addressof(place))
-    fcntl.ioctl(any_socket, _ETHTOOL, request)
-    low, high = struct.unpack_from("<H", command, 12)[0], struct.unpack_from("<H", command, 28)[0]
-    return int(low | high << 16)
+    return in_namespace(host.namespace, lambda: rate(host.interfaces[0]))
 
 
 def _carried(host: LabHost) -> tuple[int, int]:

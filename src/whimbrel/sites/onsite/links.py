@@ -113,16 +113,14 @@ def link_send(
         latency: Seconds from a byte to its answer over an idle connection, the median.
         buffered: Bytes written and not yet acknowledged, all streams together.
     """
-    with _called(address, port, key, mptcp=mptcp) as first:
-        first.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        latency = statistics.median(_ping(first) for _ in range(_PINGS))
+    latency = _latency(address, port, key, mptcp=mptcp)
+    pieces = [bytes(_CHUNK)]
+    if as_qemu:
+        pieces = _PLAIN if streams == 1 else _PACKET
     with ExitStack() as ends:
         connections = [
             ends.enter_context(_called(address, port, key, mptcp=mptcp)) for _ in range(streams)
         ]
-        pieces = [bytes(_CHUNK)]
-        if as_qemu:
-            pieces = _PLAIN if streams == 1 else _PACKET
         waits = _pour(connections, pieces, time.monotonic() + warm_up + seconds + _AFTER)
     late = waits[len(waits) // 2 :]  # until then the kernel may still have widened its buffers
     return {"latency": latency, "buffered": float(statistics.median(late) if late else 0)}
@@ -289,6 +287,12 @@ def _waiting(connection: socket.socket) -> int:
     """Return the bytes that were written and not yet acknowledged (SIOCOUTQ, tcp(7))."""
     found = fcntl.ioctl(connection, termios.TIOCOUTQ, struct.pack("i", 0))
     return int(struct.unpack("i", found)[0])
+
+
+def _latency(address: str, port: int, key: bytes, *, mptcp: bool) -> float:
+    with _called(address, port, key, mptcp=mptcp) as first:
+        first.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return statistics.median(_ping(first) for _ in range(_PINGS))
 
 
 def _ping(connection: socket.socket) -> float:
