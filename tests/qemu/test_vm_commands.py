@@ -80,7 +80,8 @@ def vms(run: Run) -> list[dict[str, Any]]:
 
 def until_printed(run: Run, what: str) -> None:
     deadline = time.monotonic() + PATIENCE
-    while what not in run("console", "web", "--log")[1]:
+    while what not in (told := run("console", "web", "--log"))[1]:
+        assert told[0] == ExitCode.DONE
         assert time.monotonic() < deadline, f"never printed: {what}"
 
 
@@ -142,6 +143,9 @@ def test_a_vm_in_a_move_is_left_alone(run: Run, folder: Path) -> None:
     [vm] = vms(run)
     assert vm["moving"]
     assert alive(vm["pid"])
+    os.kill(vm["pid"], signal.SIGKILL)
+    code, _, err = run("up", "web.toml")
+    assert (code, "its mark is on here" in err) == (ExitCode.HOST, True)
 
 
 def test_a_guest_that_heeds_no_button_goes_on_and_that_is_said(run: Run, folder: Path) -> None:
@@ -227,6 +231,7 @@ def test_a_vm_started_by_hand_is_seen_and_never_ended(run: Run, folder: Path) ->
                 time.sleep(0.005)
             [vm] = vms(run)
             assert (vm["name"], vm["state"], vm["memory"]) == ("old", "paused", 32 << 20)
+            assert (vm["by_hand"], vm["pid"]) == (True, process.pid)
             code, _, err = run("down", "old", "--now")
             assert code == ExitCode.CONFIG
             assert "started by hand" in err

@@ -126,7 +126,14 @@ async def _ended(session: Session, vm: VmSeen, within: float) -> bool:
 
 
 async def _remove(session: Session, vm: VmSeen) -> None:
+    """Remove what an ended VM left; raises where it has ended here because it was moved."""
     site = session.site(vm.host)
+    [seen] = await session.see([vm.host])
+    if vm.name in seen.moves or vm.place not in [each.place for each in seen.vms]:
+        raise CommandRefused(
+            f"{vm.name} left {vm.host} meanwhile: somebody moves it, or has ended it.",
+            "See: whimbrel vms",
+        )
     await site.ask("machine_stop", folder=site.folder, place=vm.place, pid=vm.pid, start=vm.started)
 
 

@@ -102,7 +102,7 @@ class Session:
             return HostSeen(name, unreachable=str(error))
         except TimeoutError:
             return HostSeen(name, unreachable=f"{name} did not answer within {SEEN_WITHIN:.0f} s.")
-        return host_seen(name, facts, tuple(vms))
+        return host_seen(name, facts, vms)
 
 
 NO_FILE = "There is no whimbrel.toml, neither here nor in your config folder."

@@ -96,11 +96,11 @@ def _refuse_second(name: str, hosts: list[HostSeen], *, skip_unreachable: bool) 
                     f"There is a VM {name} on {host.name} already ({vm.state}).",
                     f"End it: whimbrel down {name} --on {host.name}. Or name this one otherwise.",
                 )
-            if vm.name == name and vm.moving:
-                raise CommandRefused(
-                    f"A move of {name} was never closed; its mark is on {host.name}.",
-                    f"Ask what holds: whimbrel recover {name}",
-                )
+        if name in host.moves:
+            raise CommandRefused(
+                f"A move of {name} is under way, or was never closed; its mark is on {host.name}.",
+                f"Ask what holds: whimbrel recover {name}",
+            )
     silent = [host for host in hosts if host.unreachable]
     if silent and not skip_unreachable:
         names = ", ".join(host.name for host in silent)

@@ -57,7 +57,8 @@ class VmSeen:
         uptime: Seconds since QEMU was started here; None: not known.
         resident: Bytes of memory that its process holds.
         moving: Whether the mark of a move is there.
-        place: Its folder on the host; None: it was started by hand.
+        place: Its folder on the host; None: nothing is written of it there.
+        socket: Its QMP socket, where somebody else started it; None: whimbrel did.
         pid: Its process; None: not known.
         started: When that began, ticks after the host's boot; with the pid it names the process.
     """
@@ -72,13 +73,14 @@ class VmSeen:
     resident: int = 0
     moving: bool = False
     place: str | None = None
+    socket: str | None = None
     pid: int | None = None
     started: int | None = None
 
     @property
     def by_hand(self) -> bool:
         """Whether somebody else started it, and whimbrel only knows its QMP socket."""
-        return self.place is None
+        return self.socket is not None
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ class HostSeen:
         kvm: Whether KVM's device can be opened.
         addresses: Its IP addresses but loopback's.
         vms: What is on it.
+        moves: Names of VMs that have the mark of a move there.
     """
 
     name: str
@@ -106,14 +109,16 @@ class HostSeen:
     kvm: bool = False
     addresses: tuple[str, ...] = ()
     vms: tuple[VmSeen, ...] = ()
+    moves: tuple[str, ...] = ()
 
 
 def vm_seen(host: str, answer: Mapping[str, Any]) -> VmSeen:
     """Read one VM of the question `vms_overview`; what is missing there is not known."""
     record, place = answer["record"], answer["place"]
     vm = record.get("vm", {})
+    [socket] = record.get("sockets", ())[:1] or [None]
     return VmSeen(
-        name=str(vm.get("name") or (place or record["socket"]).rpartition("/")[2]),
+        name=str(vm.get("name") or (place or socket).rpartition("/")[2]),
         host=host,
         state=_state(answer),
         memory=int(vm.get("memory", 0)),
@@ -123,6 +128,7 @@ def vm_seen(host: str, answer: Mapping[str, Any]) -> VmSeen:
         resident=answer["resident"],
         moving=answer["moving"],
         place=place,
+        socket=socket,
         pid=record.get("pid"),
         started=record.get("start"),
     )
@@ -134,7 +140,7 @@ def _state(answer: Mapping[str, Any]) -> VmState:
     return _STATES.get(answer["status"] or "", VmState.UNKNOWN)
 
 
-def host_seen(name: str, facts: Mapping[str, Any], vms: tuple[Mapping[str, Any], ...]) -> HostSeen:
+def host_seen(name: str, facts: Mapping[str, Any], overview: Mapping[str, Any]) -> HostSeen:
     """Read the questions `facts` and `vms_overview`."""
     return HostSeen(
         name=name,
@@ -148,5 +154,6 @@ def host_seen(name: str, facts: Mapping[str, Any], vms: tuple[Mapping[str, Any],
             for interface in facts["interfaces"].values()
             for address in interface["addresses"]
         ),
-        vms=tuple(vm_seen(name, each) for each in vms),
+        vms=tuple(vm_seen(name, each) for each in overview["vms"]),
+        moves=tuple(overview["moves"]),
     )

@@ -16,7 +16,7 @@ HOST_COLUMNS = ("Host", "QEMU", "Migration links", "Cores", "Free memory", "VMs"
 VM_COLUMNS = ("VM", "Host", "State", "vCPUs", "Memory", "Up", "Disks")
 
 _DAY, _HOUR = 86400, 3600
-_INTERNAL = {"place", "started"}
+_INTERNAL = {"place", "socket", "started"}
 
 
 def host_cells(seen: HostSeen, host: Host) -> tuple[str, ...]:
@@ -83,7 +83,8 @@ def host_document(
 def vm_document(vm: VmSeen) -> dict[str, object]:
     """Return one VM as plain data."""
     told = {each.name: plain(getattr(vm, each.name)) for each in fields(vm)}
-    return {key: value for key, value in told.items() if key not in _INTERNAL}
+    shown = {key: value for key, value in told.items() if key not in _INTERNAL}
+    return {**shown, "by_hand": vm.by_hand}
 
 
 def vms_document(hosts: Sequence[HostSeen]) -> dict[str, object]:

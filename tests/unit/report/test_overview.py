@@ -37,7 +37,7 @@ def test_a_vms_row_says_what_holds_it_up() -> None:
     cells = dict(zip(VM_COLUMNS, vm_cells(vm), strict=True))
     assert cells["State"] == "running, in a move"
     assert (cells["Memory"], cells["Up"]) == ("1 GiB", "61 s")
-    assert "by hand" in vm_cells(VmSeen("old", "a", VmState.PAUSED))[2]
+    assert "by hand" in vm_cells(VmSeen("old", "a", VmState.PAUSED, socket="/q"))[2]
 
 
 @pytest.mark.parametrize(

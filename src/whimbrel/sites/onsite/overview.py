@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import socket
+import struct
 import time
 from pathlib import Path
 from typing import Any
@@ -21,27 +23,35 @@ _ONLOOKERS = "qmp-look"
 _COMMANDS = {"system_powerdown", "quit"}
 
 
-def vms_overview(folder: str, sockets: list[str]) -> list[dict[str, Any]]:
+def vms_overview(folder: str, sockets: list[str]) -> dict[str, Any]:
     """Return every VM here, in the order of their names, then those started by hand.
 
     Args:
-        folder: FOLDER, with the VMs that whimbrel started.
+        folder: FOLDER, with the VMs that whimbrel started or has taken over.
         sockets: QMP sockets of VMs that were started by hand.
 
     Returns:
-        For each: `place` (None: by hand), `record` (vm.json, or what QEMU tells of one by hand),
-        `alive`, `status` (QEMU's word; None: it did not answer), `seconds` since it was started,
-        `resident` bytes, and `moving`: whether the mark of a move is there.
+        `moves`, the names of VMs with the mark of a move, and `vms`. For each of these: `place`
+        (None: by hand, and nothing is written of it here), `record` (vm.json, or what QEMU
+        tells), `alive`, `status` (QEMU's word; None: it did not answer), `seconds` since it was
+        started, `resident` bytes, and `moving`: whether there is a mark.
     """
+    moves = [path.stem for path in sorted(Path(folder, "moves").glob("*.json"))]
     found = [_vm(place) for place in sorted(Path(folder, "vms").glob("*")) if place.is_dir()]
-    return [each for each in found if each] + [_by_hand(path) for path in sockets]
+    vms = [each for each in found if each]
+    written = {path for each in vms for path in each["record"].get("sockets", ())}
+    vms += [_by_hand(path) for path in sockets if path not in written]
+    for each in vms:
+        each["moving"] = each["record"].get("vm", {}).get("name") in moves
+    return {"vms": vms, "moves": moves}
 
 
 def vm_word(place: str, word: str) -> None:
     """Say "system_powerdown" or "quit" to a VM's QEMU; refused while a move's mark is there."""
     if word not in _COMMANDS:
         raise ValueError(f"{word} is none of {', '.join(sorted(_COMMANDS))}")
-    if _moving(place):
+    home = Path(place)
+    if (home.parents[1] / "moves" / f"{home.name}.json").exists():
         raise PermissionError("a move of this VM is under way, or was never closed")
     _ask(f"{place}/{_ONLOOKERS}", [word])
 
@@ -54,47 +64,49 @@ def _vm(place: Path) -> dict[str, Any] | None:
     pid, start = record.get("pid"), record.get("start")
     since_boot = record.get("boot") in {None, _boot()}
     alive = since_boot and pid is not None and start is not None and _started(pid) == start
-    status = _status(place / _ONLOOKERS) if alive else None
-    return {
-        "place": str(place),
-        "record": record,
-        "alive": alive,
-        "status": status,
-        "seconds": _age(start) if alive else None,
-        "resident": _resident(pid) if alive else 0,
-        "moving": _moving(str(place)),
-    }
+    asked = [*record.get("sockets", ()), str(place / _ONLOOKERS)][0]
+    status = _status(asked) if alive else None
+    return {"place": str(place), "record": record, "alive": alive, "status": status} | (
+        _process(pid, start) if alive else _NO_PROCESS
+    )
 
 
 def _by_hand(path: str) -> dict[str, Any]:
     asked = ["query-status", "query-name", "query-memory-size-summary", "query-cpus-fast"]
-    record: dict[str, Any] = {"socket": path}
-    status = None
+    record: dict[str, Any] = {"sockets": [path]}
+    found = {"place": None, "record": record, "alive": False, "status": None, **_NO_PROCESS}
     with contextlib.suppress(OSError, ValueError, KeyError):
-        state, name, memory, cpus, blocks = _ask(path, [*asked, "query-block"])
-        status = state["status"]
+        (state, name, memory, cpus, blocks), pid = _asked(path, [*asked, "query-block"])
+        start = _started(pid)
+        record |= {"pid": pid, "start": start}
         record["vm"] = {
-            "name": name.get("name", "").partition(",")[0] or Path(path).parent.name,
+            "name": _plain_name(name.get("name", "").partition(",")[0]) or f"pid-{pid}",
             "memory": memory["base-memory"] + memory.get("plugged-memory", 0),
             "vcpus": len(cpus),
             "disks": [
                 {"path": block["inserted"]["file"]} for block in blocks if block.get("inserted")
             ],
         }
-    return {
-        "place": None,
-        "record": record,
-        "alive": status is not None,
-        "status": status,
-        "seconds": None,
-        "resident": 0,
-        "moving": False,
-    }
+        found |= {"alive": True, "status": state["status"]}
+        found |= _process(pid, start) if start is not None else {}
+    return found
 
 
-def _status(path: Path) -> str | None:
+def _plain_name(text: str) -> str:
+    """Return a text as a plain word that can name a VM, as a VM that is adopted is named."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-._")
+
+
+_NO_PROCESS = {"seconds": None, "resident": 0}
+
+
+def _process(pid: int, start: int) -> dict[str, Any]:
+    return {"seconds": _age(start), "resident": _resident(pid)}
+
+
+def _status(path: str) -> str | None:
     try:
-        [answer] = _ask(str(path), ["query-status"])
+        [answer] = _ask(path, ["query-status"])
     except (OSError, ValueError, KeyError):
         return None
     return str(answer["status"])
@@ -102,12 +114,19 @@ def _status(path: Path) -> str | None:
 
 def _ask(path: str, commands: list[str]) -> list[Any]:
     """Carry out QMP commands; raises `OSError` or `ValueError` where QEMU does not answer."""
+    return _asked(path, commands)[0]
+
+
+def _asked(path: str, commands: list[str]) -> tuple[list[Any], int]:
+    """Do the same, and return which process answered."""
     with socket.socket(socket.AF_UNIX) as talk:
         talk.settimeout(ANSWERS_WITHIN)
         _connect(talk, path)
+        peer = talk.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
         with talk.makefile("rwb") as lines:
             lines.readline()  # its greeting
-            return [_answer(lines, command) for command in ("qmp_capabilities", *commands)][1:]
+            answers = [_answer(lines, command) for command in ("qmp_capabilities", *commands)]
+    return answers[1:], struct.unpack("3i", peer)[0]
 
 
 def _connect(talk: socket.socket, path: str) -> None:
@@ -129,11 +148,6 @@ def _answer(lines: Any, command: str) -> Any:
         if "error" in message:
             raise ValueError(message["error"].get("desc", "QEMU refused"))
     raise OSError("QEMU closed the connection")
-
-
-def _moving(place: str) -> bool:
-    home = Path(place)  # FOLDER/vms/NAME
-    return Path(home.parent.parent, "moves", f"{home.name}.json").exists()
 
 
 def _started(pid: int) -> int | None:
