@@ -158,7 +158,7 @@ async def _end(site: Site, address: str, link: MigrationLink, *, receives: bool)
         if address in {each.partition("/")[0] for each in facts["addresses"]}:
             rate = link.rate or facts["rate"]
             if rate:
-                return End(site, name, float(rate), receives)
+                return End(site, (name,), float(rate), receives)
             raise ConfigError(
                 f"What {name} on {site.name} carries is not known, so no share of it can be left.",
                 f'Say it in whimbrel.toml: rate = "1 Gbit/s" beside address = "{address}".',
