@@ -55,11 +55,12 @@ class Looking:
 
     def __init__(self) -> None:
         self.sent = Observation(0.0, Phase.IDLE)
+        self.there: Machine | None = None
         self.under_way = asyncio.Event()
         self.over = asyncio.Event()
 
     def prepared(self, machine: Machine) -> None:
-        pass
+        self.there = machine
 
     def happened(self, event: Event) -> None:
         if isinstance(event, Observation):
@@ -160,14 +161,27 @@ async def test_compression_keeps_to_a_budget_of_one_core_on_both_hosts() -> None
         tuning = Tuning(channels=2, compression=Compression(Codec.ZLIB, 6))
         moving = asyncio.create_task(these.moved(looking, tuning, budget))
         await looking.under_way.wait()
+        receiving = asyncio.create_task(held_at(these.there, looking))
         used, wall, cores = await cpu_of_threads(these.guest.machine.pid, looking.over)
         moved = await moving
     assert moved.outcome.runs_on is Side.DESTINATION, moved.outcome.reason
+    assert await receiving >= 2, "both channels' receivers"
     assert these.lost == []
     assert [words.split(":")[0] for words in these.told] == ["a", "b"]
     assert wall > 0.5, "too quick to tell"
     assert cores == {1}
     assert used / wall <= 1.2, these.told
+
+
+async def held_at(site: OnSite, looking: Looking) -> int:
+    """Return how many threads a host has held when the guest leaves."""
+    assert looking.there is not None
+    held = 0
+    while not looking.over.is_set():
+        found = await site.ask("confine", pid=looking.there.pid, cores=1.0, lease=12.0)
+        held = max(held, found["threads"])
+        await asyncio.sleep(0.1)
+    return held
 
 
 async def cpu_of_threads(pid: int | None, over: asyncio.Event) -> tuple[float, float, set[int]]:
