@@ -285,3 +285,21 @@ def test_a_console_is_typed_into_until_the_key_that_leaves(run: Run) -> None:
             os.close(ours)
             os.close(theirs)
     assert vms(run)[0]["state"] == "running"
+
+
+def test_a_console_takes_what_is_piped_into_it(run: Run) -> None:
+    run("up", "web.toml")
+    until_printed(run, "up")
+    with subprocess.Popen(
+        [WHIMBREL, "console", "web"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(b"hello")
+            process.stdin.flush()
+            assert b"hello" in read_until(process.stdout.fileno(), b"hello")
+            assert run("down", "web")[0] == ExitCode.DONE
+            assert process.wait(PATIENCE) == ExitCode.DONE
+        finally:
+            process.kill()

@@ -5,6 +5,7 @@ is not written, so that the same file makes the same machine again.
 """
 
 import hashlib
+import re
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,9 @@ from whimbrel.model.units import MIB, format_size
 LEAST_MEMORY = 1 * MIB
 MOST_VCPUS = 288
 """What QEMU's q35 runs without an IOMMU of its own."""
+
+_PART = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,19}")
+"""Names of disks and NICs: QEMU's ids begin with a letter, its node names end after 31."""
 
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "whimbrel.vm")
 _ADDRESSES = ("nfs://", "iscsi://")
@@ -134,7 +138,8 @@ def _name_problems(
     table: str, number: int, name: str, before: list[str]
 ) -> Iterator[tuple[Place, str]]:
     place = (table, number, "name")
-    if not NAME.fullmatch(name):
-        yield place, f'"{name}" {PLAIN_NAME}'
+    if not _PART.fullmatch(name):
+        plain = "letters, digits, '-', '_' and '.', at most 20, beginning with a letter"
+        yield place, f'"{name}" must be {plain}'
     if name in before:
         yield place, f'"{name}" is another\'s name already'

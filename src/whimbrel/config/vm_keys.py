@@ -16,7 +16,9 @@ CACHES = ("none", "directsync", "writeback", "writethrough", "unsafe")
 """QEMU's cache modes (qemu-options: -drive cache=)."""
 
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
-_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.,=+-]*")
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_FEATURES = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.,=+-]*")
+"""A model followed by its features."""
 
 
 def _one_of(words: tuple[str, ...]) -> BeforeValidator:
@@ -29,12 +31,12 @@ def _one_of(words: tuple[str, ...]) -> BeforeValidator:
     return BeforeValidator(read)
 
 
-def _plain_word(example: str) -> BeforeValidator:
-    """Make a reader of a word for QEMU that can be no second option."""
+def _plain_word(example: str, known: re.Pattern[str] = _WORD) -> BeforeValidator:
+    """Make a reader of a word for QEMU that can be no option of its own."""
 
     def read(value: object) -> str:
         given = text(value, example)
-        if not _WORD.fullmatch(given):
+        if not known.fullmatch(given):
             raise wrong(f'"{given}" is no word that QEMU knows', f"Write it as {example}.")
         return given
 
@@ -95,8 +97,8 @@ class VmKeys(Table):
     memory: Size
     name: str | None = None
     vcpus: int = 1
-    machine: Annotated[str, _plain_word('"pc-q35-10.0"')] = Vm("", 0).machine
-    cpu: Annotated[str | None, _plain_word('"Skylake-Server-v4"')] = None
+    machine: Annotated[str, _plain_word('"pc-q35-10.0"', _FEATURES)] = Vm("", 0).machine
+    cpu: Annotated[str | None, _plain_word('"Skylake-Server-v4"', _FEATURES)] = None
     accelerator: Annotated[AcceleratorChoice, choice(AcceleratorChoice)] = AcceleratorChoice.AUTO
     kernel: _HostPath | None = None
     initrd: _HostPath | None = None

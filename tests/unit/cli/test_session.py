@@ -1,10 +1,15 @@
 """Which of several VMs of a name is meant, and what is said where that is not sure."""
 
+import asyncio
+from typing import Any
+
 import pytest
 
+from whimbrel.cli import session
 from whimbrel.cli.session import Session, the_one
 from whimbrel.config import Config
 from whimbrel.errors import ConfigError, HostUnreachable
+from whimbrel.model.inventory import Host
 from whimbrel.model.overview import HostSeen, VmSeen, VmState
 
 
@@ -53,3 +58,41 @@ def test_a_missing_one_may_be_on_a_host_that_does_not_answer() -> None:
 def test_without_hosts_it_is_said_how_to_name_them() -> None:
     with pytest.raises(ConfigError, match=r"no whimbrel.toml(.|\n)*\[hosts.a\]"):
         _ = Session(Config()).hosts
+
+
+class FakeSite:
+    """A host that answers at once, or never."""
+
+    def __init__(self, *, silent: bool) -> None:
+        self.closed = False
+        self._silent = silent
+
+    async def ask(self, question: str, **_: object) -> Any:
+        if self._silent:
+            await asyncio.Event().wait()
+        return FACTS if question == "facts" else {"vms": [], "moves": []}
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+FACTS: dict[str, Any] = {
+    "qemu": None,
+    "cores": 2,
+    "memory": 0,
+    "spare_memory": 0,
+    "kvm": False,
+    "interfaces": {},
+}
+
+
+async def test_one_silent_host_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "SEEN_WITHIN", 0.05)
+    sites = {"a": FakeSite(silent=False), "b": FakeSite(silent=True)}
+    monkeypatch.setattr(session, "connect", lambda host: sites[host.name])
+    hosts = {name: Host(name, f"qemu+ssh://{name}") for name in sites}
+    async with session.opened(Config(hosts=hosts)) as opened:
+        a, b = await opened.see()
+    assert (a.cores, a.unreachable) == (2, "")
+    assert b.unreachable == "b did not answer within 0 s."
+    assert all(site.closed for site in sites.values())
