@@ -120,7 +120,11 @@ class QemuHypervisor(ABC):
         monitor = held.process.monitor
         events = monitor.listen(*EVENTS)
         return await QemuMigration.rejoined(
-            monitor, events, held.vm.memory, lambda: held.process.alive
+            monitor,
+            events,
+            held.vm.memory,
+            lambda: held.process.alive,
+            Guard(held.process.cut),
         )
 
     async def expecting(self, machine: Machine, address: MigrationAddress) -> QemuReception:
@@ -163,7 +167,7 @@ async def _encrypt(machine: QemuMachine, address: MigrationAddress, endpoint: En
 def _guard(process: Process, tuning: Tuning, address: MigrationAddress) -> Guard | None:
     if not address.encrypted:
         return None
-    guard = Guard(lambda: process.cut(address.port))
+    guard = Guard(process.cut, address.port)
     if tuning.postcopy is Postcopy.AFTER_FIRST_PASS_PREEMPT:  # its channel comes later
         return replace(guard, phases=guard.phases | {Phase.PRECOPY})
     return guard

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 from whimbrel.errors import CommandRefused, ConfigError, HostError, HostUnreachable
 from whimbrel.hypervisors.qemu import encryption
 from whimbrel.hypervisors.qemu.command_line import channel_name
+from whimbrel.hypervisors.qemu.migration import HANDSHAKE_WITHIN
 from whimbrel.hypervisors.qemu.storage import QemuStorage
 from whimbrel.hypervisors.qemu.translate import phase_of, recover_uri
 from whimbrel.ports import Standing
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
+    from typing import Any
 
     from whimbrel.hypervisors.qemu.inspect import QemuInspection
     from whimbrel.hypervisors.qemu.monitor import Monitor
@@ -129,23 +132,35 @@ class QemuReception:
 
     async def listen_again(self) -> MigrationAddress:
         """See `ports.Reception.listen_again`; on the port that it had, which is known to all."""
-        monitor = self.machine.process.monitor
         clock = asyncio.get_running_loop().time
         until = clock()
         with suppress(CommandRefused):  # it may have noticed by itself
-            await monitor.execute("migrate-pause", urgent=True)
+            await self._urgently("migrate-pause")
             until += _PAUSES_WITHIN
         arguments = {"uri": recover_uri(self.address)}
         while True:
             try:
-                await monitor.execute("migrate-recover", arguments, urgent=True)
+                await self._urgently("migrate-recover", arguments)
             except CommandRefused:
                 if clock() >= until:
                     raise
                 # Urgent commands are all it answers for sure, and none waits for the pause.
                 await asyncio.sleep(_TRY_AGAIN)
             else:
+                # It is paused, then: whoever is connected is a stranger, or a connection that
+                # died. One that keeps silent would hold up QEMU, and the guest with it.
+                await self.machine.process.cut(self.address.port)
                 return self.address
+
+    async def _urgently(self, command: str, arguments: Mapping[str, Any] | None = None) -> None:
+        # Waiting for a page it would answer; waiting for a stranger's handshake it does not.
+        monitor = self.machine.process.monitor
+        try:
+            async with asyncio.timeout(HANDSHAKE_WITHIN):
+                await monitor.execute(command, arguments, urgent=True)
+        except TimeoutError:
+            await self.machine.process.cut(self.address.port)
+            await monitor.execute(command, arguments, urgent=True)
 
     async def _resumed(self) -> None:
         while heard := await self._events.next(RUNS_WITHIN):

@@ -56,12 +56,16 @@ class Guard:
     far end likes: meanwhile it answers nobody, and the guest stands still.
 
     Attributes:
-        cut: Shuts the source's connections to the destination from outside.
+        cut: Shuts the source's connections to a port of the destination from outside.
+        port: That port.
         phases: When handshakes are due, or a cut does no harm.
     """
 
-    cut: Callable[[], Awaitable[None]]
-    phases: frozenset[Phase] = frozenset({Phase.IDLE, Phase.SETUP, Phase.CANCELLING})
+    cut: Callable[[int], Awaitable[None]]
+    port: int = 0
+    phases: frozenset[Phase] = frozenset(
+        {Phase.IDLE, Phase.SETUP, Phase.CANCELLING, Phase.POSTCOPY_PAUSED}
+    )
 
 
 class QemuMigration:
@@ -90,7 +94,12 @@ class QemuMigration:
 
     @classmethod
     async def rejoined(
-        cls, monitor: Monitor, events: Events, memory: int, alive: Callable[[], bool]
+        cls,
+        monitor: Monitor,
+        events: Events,
+        memory: int,
+        alive: Callable[[], bool],
+        guard: Guard | None = None,
     ) -> "QemuMigration":
         """Return a move that is under way; `CommandRefused` when there is none."""
         answer = await monitor.execute("query-migrate")
@@ -98,7 +107,7 @@ class QemuMigration:
         if phase in ENDS or phase is Phase.IDLE:
             events.close()
             raise CommandRefused(f"No move is under way; the last one is {phase}.")
-        migration = cls(monitor, events, memory, alive)
+        migration = cls(monitor, events, memory, alive, guard)
         migration._began -= answer.get("total-time", 0) / 1000
         migration._rejoined = True
         return migration
@@ -141,6 +150,8 @@ class QemuMigration:
     async def resume(self, address: MigrationAddress) -> None:
         """See `ports.Migration.resume`."""
         channels = channels_argument(address, Transport.TCP)
+        if self._guard is not None:
+            self._guard = replace(self._guard, port=address.port)
         await self._monitor.execute("migrate", {"channels": channels, "resume": True})
         answer = await self._ask()
         while answer["status"] in _RECOVERING:
@@ -154,7 +165,7 @@ class QemuMigration:
         """See `ports.Migration.ended`; after a cancel QEMU forgets RAM, so the last word counts."""
         answer = await self._monitor.execute("query-migrate")
         ended = ended_from(answer, self._phase)
-        if self._was_cut:
+        if self._was_cut and ended.phase is Phase.FAILED:
             silent = f"the destination did not shake hands within {HANDSHAKE_WITHIN:.0f} s"
             ended = replace(ended, reason=f"{silent}, and was left: {ended.reason}")
         if ended.transferred is None and self._last.passes:
@@ -238,7 +249,7 @@ class QemuMigration:
                 return await self._monitor.execute(command, arguments)
         except TimeoutError:
             self._was_cut = True
-            await self._guard.cut()
+            await self._guard.cut(self._guard.port)
             return await self._monitor.execute(command, arguments)
 
     async def _set(self, parameters: dict[str, int]) -> None:

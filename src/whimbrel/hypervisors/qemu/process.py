@@ -68,7 +68,7 @@ class Process(Protocol):
         """
 
     async def cut(self, port: int) -> None:
-        """Shut its connections to a far port from outside, for a QEMU that hangs in one.
+        """Shut its connections from or to a port from outside, for a QEMU that hangs in one.
 
         Nothing happens where that cannot be done.
         """

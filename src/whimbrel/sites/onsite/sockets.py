@@ -9,13 +9,15 @@ import socket
 from pathlib import Path
 
 _PIDFD_GETFD = 438  # the same number on every architecture but alpha
-_REMOTE, _INODE = 2, 9  # columns of /proc/net/tcp, proc(5)
+_LOCAL, _REMOTE, _STATE, _INODE = 1, 2, 3, 9  # columns of /proc/net/tcp, proc(5)
+_LISTENS = "0A"
 
 
 def cut_connections(pid: int, port: int) -> int:
-    """Shut every TCP connection of a process to a far port; return how many there were.
+    """Shut every TCP connection of a process that has a port at either end; return how many.
 
-    The process sees each of them end. Needs the right to trace it: root, or its parent.
+    It goes on to listen where it listens, and sees the others end. Needs the right to trace it:
+    root, or its parent.
     """
     wanted = {f"socket:[{inode}]" for inode in _inodes(pid, port)}
     found = [int(fd.name) for fd in Path(f"/proc/{pid}/fd").iterdir() if _link(fd) in wanted]
@@ -34,7 +36,8 @@ def _inodes(pid: int, port: int) -> set[str]:
         with contextlib.suppress(FileNotFoundError):  # a kernel without IPv6
             for line in Path(f"/proc/{pid}/net/{family}").read_text().splitlines()[1:]:
                 words = line.split()
-                if int(words[_REMOTE].rpartition(":")[2], 16) == port:
+                ports = {int(words[end].rpartition(":")[2], 16) for end in (_LOCAL, _REMOTE)}
+                if port in ports and words[_STATE] != _LISTENS:
                     inodes.add(words[_INODE])
     return inodes
 
