@@ -12,16 +12,30 @@ from pathlib import Path
 import pytest
 
 from contract.certificates import Authority
-from contract.harness import resident_harness
-from whimbrel.errors import CommandRefused, ConfigError, HostError, Unsupported
+from contract.harness import ResidentHarness, resident_harness
+from whimbrel.errors import (
+    CommandRefused,
+    ConfigError,
+    HostError,
+    HostUnreachable,
+    Unsupported,
+)
 from whimbrel.hypervisors.qemu import QemuHost
+from whimbrel.hypervisors.qemu import machine as machine_module
 from whimbrel.hypervisors.qemu import migration as migration_module
 from whimbrel.hypervisors.qemu.encryption import MIGRATION, NBD, Endpoint, nbd_credentials
 from whimbrel.hypervisors.qemu.machine import QemuMachine, QemuReception
 from whimbrel.hypervisors.qemu.process import ChildProcess
 from whimbrel.model.inventory import X509, Capability, MigrationAddress, Vm
 from whimbrel.model.method import Method, Postcopy, Settings, Transport, Tuning, tuning_for
-from whimbrel.model.migration import Cancel, Observation, Phase, PhaseChange, StartPostcopy
+from whimbrel.model.migration import (
+    Cancel,
+    Observation,
+    Phase,
+    PhaseChange,
+    SetBandwidthLimit,
+    StartPostcopy,
+)
 from whimbrel.model.units import MIB
 
 MEMORY = 128 * MIB
@@ -318,6 +332,52 @@ async def test_a_destination_that_never_shakes_hands_is_left_and_the_guest_goes_
             assert phases[-1] is (Phase.CANCELLED if cancelled else Phase.FAILED)
             assert cancelled or "did not shake hands" in ended.reason
             assert await machine.running()
+
+
+async def recovered(hosts: ResidentHarness, key: str, *, stranger: bool) -> QemuMachine:
+    """Move by post-copy, lose the connection, take it up again, and return the destination."""
+    tuning = replace(WAYS["postcopy"], bandwidth_limit=150_000.0)
+    machine = await hosts.source.start(hosts.vm)
+    address = replace(hosts.address, key=key)
+    reception = await hosts.destination.receive(hosts.vm, tuning, address)
+    migration = await hosts.source.send(machine, tuning, reception.address)
+    begun = False
+    async with AsyncExitStack() as strangers:
+        async for event in migration.watch():
+            if isinstance(event, Observation) and event.phase is Phase.PRECOPY and not begun:
+                begun = True
+                await migration.apply(StartPostcopy())
+            if isinstance(event, PhaseChange) and event.phase is Phase.POSTCOPY:
+                if not await reception.machine.running():
+                    await reception.run()
+                    await migration.pause()
+                else:
+                    await migration.apply(SetBandwidthLimit(None))
+            if isinstance(event, PhaseChange) and event.phase is Phase.POSTCOPY_PAUSED:
+                again = await reception.listen_again()
+                if stranger:
+                    door = socket.create_connection((again.host, again.port))
+                    strangers.callback(door.close)
+                    with pytest.raises(HostUnreachable):
+                        await migration.resume(again)
+                    again = await reception.listen_again()
+                await migration.resume(again)
+    assert (await migration.ended()).phase is Phase.COMPLETED
+    return reception.machine
+
+
+@pytest.mark.parametrize("stranger", [False, True])
+async def test_an_encrypted_post_copy_is_taken_up_again_with_the_same_key(
+    monkeypatch: pytest.MonkeyPatch, *, stranger: bool
+) -> None:
+    monkeypatch.setattr(migration_module, "HANDSHAKE_WITHIN", 0.5)
+    monkeypatch.setattr(machine_module, "HANDSHAKE_WITHIN", 0.5)
+    with tempfile.TemporaryDirectory(prefix="whimbrel-") as folder:
+        async with resident_harness(Path(folder)) as hosts:
+            there = await recovered(hosts, secrets.token_hex(32), stranger=stranger)
+            assert await there.running()
+            await there.forget_move()
+            assert not list(Path(folder).rglob("keys.psk"))
 
 
 async def test_after_a_failed_move_the_source_forgets_and_can_move_again(pair: Pair) -> None:
