@@ -53,6 +53,7 @@ class SimulatedMigration:
         pauses: bool = False,
     ) -> None:
         self._pauses, self._paused, self._held = pauses, False, 0.0
+        self._called = False
         self._machine, self._reception, self._site = machine, reception, site
         self._course_of, self._may_pull = course_of, may_pull
         self._changes: tuple[Change, ...] = ()
@@ -89,7 +90,8 @@ class SimulatedMigration:
             self._pauses = False
             self._woken.set()
             return
-        if isinstance(action, Cancel) and self._standing:
+        self._called = self._called or isinstance(action, Cancel)
+        if self._called and self._standing:
             self._called_back()
             return
         now = min((self._clock() - self._began) * self._site.network.speed, self._next()[0])
@@ -173,6 +175,8 @@ class SimulatedMigration:
 
     async def _stand(self) -> None:
         """Wait until it may go on; the course's clock stands still meanwhile."""
+        if self._called and not self._paused:
+            self._called_back()  # it came too late for its pass, and in time for the hand-over
         while self._standing and not self._over:
             began = self._clock()
             if not await self._interrupted(OBSERVE_EVERY / self._site.network.speed):
