@@ -6,10 +6,13 @@ from contextlib import suppress
 
 from whimbrel.model.units import PAGE
 from whimbrel.ports import Inspection
-from whimbrel.theory.quiet import RateLook, Readiness, readiness
+from whimbrel.theory.quiet import AGREEING, RateLook, Readiness, readiness
 
 EVERY = 30.0
 """Seconds from one look to the next."""
+
+SOON = 2.0
+"""Seconds from the first looks to the next, so that an idle guest is not waited for long."""
 
 WINDOW = 1.0
 """Seconds that a look counts written pages."""
@@ -62,5 +65,6 @@ async def until_quiet(
         told(found)
         if found.begin:
             return found
-        pause = every if deadline is None else min(every, deadline - clock())
+        pause = every if len(looks) >= AGREEING else min(every, SOON)
+        pause = pause if deadline is None else min(pause, deadline - clock())
         await asyncio.sleep(max(0.0, pause))
