@@ -10,6 +10,7 @@ from rich.console import Console
 
 from whimbrel.cli import asked as ask
 from whimbrel.cli.journey import Journey, begun, planned, remembered
+from whimbrel.cli.later import At, Later, WaitAtMost, When, until_still, until_time
 from whimbrel.cli.move_choice import Decided, as_saved, decided
 from whimbrel.cli.move_screen import MoveScreen, show_move
 from whimbrel.cli.moving import carried_out
@@ -62,6 +63,9 @@ def move(
     postcopy: ask.PostcopyOption = None,
     storage: ask.StorageOption = None,
     remove_source: RemoveSource = False,
+    at: At = None,
+    when: When = None,
+    wait_at_most: WaitAtMost = "2 h",
     survey: ask.SurveyOption = ask.Looking.DEFAULT,
     encryption: ask.EncryptionOption = None,
     config: ConfigFile = None,
@@ -91,7 +95,8 @@ def move(
         remove_source=remove_source,
     )
     saved = None if plan is None else _read(plan)
-    said = run(_move(load(config), asked, saved, anyway=anyway))
+    later = Later.read(at, when, wait_at_most)
+    said = run(_move(load(config), asked, saved, later, anyway=anyway))
     if json:
         typer.echo(json_text(move_document(said)), nl=False)
     else:
@@ -108,13 +113,17 @@ def exit_code(said: MoveSaid) -> ExitCode:
 
 
 async def _move(
-    config: Config, asked: ask.Asked, saved: SavedPlan | None, *, anyway: bool
+    config: Config, asked: ask.Asked, saved: SavedPlan | None, later: Later, *, anyway: bool
 ) -> MoveSaid:
     screen = MoveScreen(Console(stderr=True, highlight=False))
-    async with opened(config) as session:
-        with screen:
+    asked.check()
+    with screen:
+        await until_time(later, screen.works)
+        async with opened(config) as session:
             screen.works(f"finding {asked.vm} and the way to {asked.to}")
             journey = await begun(session, asked)
+            rate = journey.link.rate
+            await until_still(later, journey.machine, rate, screen.works, screen.say)
             how = await _decided(journey, saved, screen, anyway=anyway)
             _announce(journey, how, screen)
             names = (asked.vm, journey.source.name, journey.destination.name)
