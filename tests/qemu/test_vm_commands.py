@@ -158,6 +158,17 @@ def test_a_guest_that_heeds_no_button_goes_on_and_that_is_said(run: Run, folder:
     assert vms(run)[0]["state"] == "running"
 
 
+def test_a_qemu_that_hangs_is_ended_by_force(run: Run) -> None:
+    run("up", "web.toml")
+    [vm] = vms(run)
+    os.kill(vm["pid"], signal.SIGSTOP)
+    assert vms(run)[0]["state"] == "unknown"
+    code, _, err = run("down", "web")
+    assert (code, "does not answer" in err) == (ExitCode.HOST, True)
+    assert run("down", "web", "--now")[0] == ExitCode.DONE
+    assert not alive(vm["pid"])
+
+
 def test_what_a_killed_vm_leaves_is_seen_and_cleared(run: Run, folder: Path) -> None:
     run("up", "web.toml")
     [vm] = vms(run)

@@ -71,8 +71,9 @@ async def _down(
             await _remove(session, vm)
             return vm, "had ended, and was cleared away"
         if patience is None:
-            await _say(session, vm, "quit")
-            await _ended(session, vm, _QUITS_WITHIN)
+            if vm.state is not VmState.UNKNOWN:  # a QEMU that hangs is killed below
+                await _say(session, vm, "quit")
+                await _ended(session, vm, _QUITS_WITHIN)
             await _remove(session, vm)
             return vm, "ended"
         with _patiently(f"{name} on {vm.host} is shutting down"):
@@ -96,8 +97,11 @@ def refuse(vm: VmSeen, *, now: bool) -> None:
         )
     if now or vm.state in {VmState.RUNNING, VmState.ENDED}:
         return
+    why = f"{where} is {vm.state}, so its guest cannot shut down by itself"
+    if vm.state is VmState.UNKNOWN:
+        why = f"The QEMU of {where} does not answer"
     raise CommandRefused(
-        f"{where} is {vm.state}, so its guest cannot shut down by itself; it is left as it is.",
+        f"{why}; it is left as it is.",
         "--now ends it at once, as a power cut would.",
     )
 
