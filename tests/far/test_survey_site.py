@@ -1,16 +1,29 @@
 """Hosts behind SSH and the link between them, probed for a survey."""
 
+from contextlib import AsyncExitStack
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from far.hosts import FarHosts, far_hosts, needs_far_hosts
 from whimbrel.errors import HostError
+from whimbrel.hypervisors.connect import connect as resident_of
+from whimbrel.lab.image import APPEND, BEAT_PORT, CONTROL_PORT, build_image
+from whimbrel.lab.kernel import find_kernel
+from whimbrel.lab.redline import Redline
+from whimbrel.model.inventory import Vm
 from whimbrel.model.memory import HostProfile
+from whimbrel.model.scenario import Load, Pattern
+from whimbrel.model.survey import Depth
+from whimbrel.model.units import MIB, PAGE
+from whimbrel.practice.survey import Subject, survey
 from whimbrel.practice.survey_site import SiteHost, SiteLink
 from whimbrel.sites.connect import connect
 
 pytestmark = needs_far_hosts
+
+LOAD = Load(fill=64 * MIB, pattern=Pattern.TEXT, hot=16 * MIB, dirty_rate=10 * MIB)
 
 RATE = 125e6
 """1 Gbit/s, of which TCP with full frames gets 0.956."""
@@ -54,6 +67,42 @@ async def test_a_link_of_one_gigabit_is_found_to_be_about_that() -> None:
     assert reading.nominal == 1.25e9  # what every veth says
     assert reading.other_traffic < 0.1 * RATE
     assert all(waited > 0 for waited in reading.in_flight.values())
+
+
+async def test_a_guest_on_a_far_host_is_surveyed_by_reading_its_memory_there(
+    far: FarHosts,
+) -> None:
+    async with AsyncExitStack() as stack:
+        a, b = [await stack.enter_async_context(connect(host)) for host in far.hosts]
+        resident = await stack.enter_async_context(resident_of(far.a.host, a))
+        image = build_image(find_kernel())
+        vm = Vm(
+            "redline",
+            256 * MIB,
+            kernel=image.kernel,
+            initrd=image.initrd,
+            append=APPEND,
+            channels=(CONTROL_PORT, BEAT_PORT),
+        )
+        machine = await resident.start(vm)
+        async with Redline.connect(machine.channel(CONTROL_PORT), 60.0) as redline:
+            await redline.ready()
+            await redline.fill(LOAD, lambda _: None)
+        subject = Subject(
+            machine.inspection(),
+            await SiteLink.between(a, b, far.b.lab.addresses[0]),
+            SiteHost(a),
+            SiteHost(b),
+        )
+        found = await survey(subject, Depth.QUICK, generator=np.random.default_rng(1))
+        await machine.stop()
+    assert found.looks > 0
+    assert found.link is not None
+    assert found.survey.link.goodput == found.link.goodput
+    dirtied = found.survey.memory.dirty.distinct(0.2) * PAGE / 0.2
+    assert 0.5 * LOAD.dirty_rate < dirtied < 2.5 * LOAD.dirty_rate
+    assert found.survey.source.compress_speed
+    assert found.destination_facts.cores >= 1
 
 
 async def test_mptcp_uses_both_links() -> None:

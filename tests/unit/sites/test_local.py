@@ -14,6 +14,7 @@ from whimbrel.errors import CommandRefused, HostError, HostUnreachable, Protocol
 from whimbrel.ports import Finished
 from whimbrel.sites import lines, program
 from whimbrel.sites.local import LocalShell
+from whimbrel.sites.onsite import serve
 from whimbrel.sites.site import OnSite
 
 
@@ -109,6 +110,18 @@ async def test_an_unknown_question_is_refused_by_name(site: OnSite) -> None:
         await site.ask("bogus")
 
 
+async def test_a_question_that_breaks_a_pipe_of_its_own_is_refused_and_the_next_is_answered(
+    shell: LocalShell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    breaks = "def breaks():\n    raise BrokenPipeError('its own')\nQUESTIONS = {'breaks': breaks}"
+    modules = [("serve", Path(serve.__file__).read_text()), ("breaks", breaks)]
+    monkeypatch.setattr(program, "text", lambda: json.dumps(modules).encode() + b"\n")
+    async with OnSite(shell, "/nowhere") as site:
+        for _ in range(2):
+            with pytest.raises(CommandRefused, match="its own"):
+                await site.ask("breaks")
+
+
 async def test_wrong_arguments_are_refused_in_pythons_words(site: OnSite) -> None:
     with pytest.raises(CommandRefused, match="nonsense"):
         await site.ask("facts", nonsense=1)
@@ -132,7 +145,8 @@ async def test_what_a_login_writes_before_the_program_is_passed_over() -> None:
 
 
 async def test_a_program_that_never_begins_is_not_waited_for_without_end() -> None:
-    async with OnSite(LocalShell("odd", lambda _: ["yes"]), "/nowhere") as site:
+    words = ["sh", "-c", "exec 3<&0; cat <&3 >/dev/null & exec yes"]
+    async with OnSite(LocalShell("odd", lambda _: words), "/nowhere") as site:
         with pytest.raises(ProtocolError, match="when it was to begin"):
             await site.ask("facts")
 

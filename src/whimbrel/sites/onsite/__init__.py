@@ -5,4 +5,8 @@ another module of this folder; each lists what it answers in `QUESTIONS`, by nam
 function raises reaches the asker as `CommandRefused` with the exception's words.
 
     serve      the loop: one question per line in, one answer per line out
+    host       what the host is and has; its network interfaces
+    load       how busy it is, and what moving memory costs on it
+    memory     a look into a process's memory
+    links      what TCP gets between two hosts
 """

@@ -62,24 +62,29 @@ def serve(questions: Questions, lines: Iterable[bytes], out: BinaryIO) -> None:
 
     def say(message: dict[str, Any]) -> None:
         line = json.dumps(message).encode() + b"\n"
-        with lock:
-            out.write(line)
-            out.flush()
+        try:
+            with lock:
+                out.write(line)
+                out.flush()
+        except OSError:
+            os._exit(0)  # nobody listens any more
 
     def answer(request: dict[str, Any]) -> None:
         number = request["id"]
         try:
             found = asked(questions, request["question"])(**decoded(request.get("arguments", {})))
             say({"id": number, "answer": encoded(found)})
-        except BrokenPipeError:
-            os._exit(0)  # nobody listens any more
         except Exception as error:  # noqa: BLE001 - whatever it was, the asker must hear of it
             words = str(error) or type(error).__name__
             say({"id": number, "refusal": words, "kind": type(error).__name__})
 
     for line in lines:
         if line.strip():
-            threading.Thread(target=answer, args=(json.loads(line),), daemon=True).start()
+            request = json.loads(line)
+            try:
+                threading.Thread(target=answer, args=(request,), daemon=True).start()
+            except RuntimeError as error:  # as many threads as this host allows
+                say({"id": request["id"], "refusal": str(error), "kind": "RuntimeError"})
 
 
 def main(modules: Iterable[Any]) -> None:
