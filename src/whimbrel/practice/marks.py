@@ -31,7 +31,7 @@ class Mark:
     """What stands on a host about a move.
 
     Attributes:
-        move: The move's identity, as in its journal.
+        move: The move's identity, as in its journal; `MOVE-…` for a recovery of it.
         vm: The VM's name.
         source: The host it leaves, as the holder's config names it.
         destination: The host it goes to.
@@ -40,7 +40,8 @@ class Mark:
         host: The migration address; empty before there is one.
         port: Its port.
         count: Counts the changes, so that a late one does not undo a newer.
-        alive: Whether the holder lives; None where that cannot be told.
+        left: Whether the holder has let go of it, before it was known where the guest runs.
+        alive: Whether the holder still holds it; None where that cannot be told.
     """
 
     move: str
@@ -52,7 +53,13 @@ class Mark:
     host: str = ""
     port: int = 0
     count: int = 0
+    left: bool = False
     alive: bool | None = None
+
+    @property
+    def origin(self) -> str:
+        """The identity of the move itself, also for a recovery of it."""
+        return self.move.partition("-")[0]
 
     @property
     def address(self) -> MigrationAddress | None:
@@ -103,6 +110,11 @@ class Marks:
             except HostError:
                 continue
 
+    async def leave(self) -> None:
+        """Let go of the VM, and say so as far as the hosts answer; the marks stay."""
+        self._change({"left": True})
+        await self._follow()
+
     def _change(self, changes: dict[str, Any]) -> None:
         self.mark = replace(self.mark, count=self.mark.count + 1, **changes)
 
@@ -148,6 +160,8 @@ async def held(
     finally:
         if marks.settled:
             await marks.clear()
+        else:
+            await marks.leave()
 
 
 async def marks_on(site: Site) -> tuple[Mark, ...]:
@@ -183,7 +197,7 @@ def _mark(found: dict[str, Any]) -> Mark:
         mark = shaped(Mark, {**found, "alive": None})
     except ValueError as error:
         raise ProtocolError(f"The mark of a move cannot be read: {error}") from error
-    here = lives(mark.holder)
+    here = False if mark.left else lives(mark.holder)
     return replace(mark, alive=found.get("alive") if here is None else here)
 
 

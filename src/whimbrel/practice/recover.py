@@ -99,9 +99,9 @@ async def search(
     # A journal that is closed or being written speaks for its move: its mark says nothing new.
     written = {each.move for each in histories(vm, folder) if each.closed or each.conducted}
     lost = [_from_journal(each, marks) for each in unfinished(vm, folder)]
-    known = {each.move for each in lost}
+    known = {each.move for each in lost} | written
     stale = [each for each in marks if each[1].alive is not True]
-    lost += _from_marks([each for each in stale if each[1].move not in known | written])
+    lost += _from_marks([each for each in stale if each[1].origin not in known])
     conducted = {each.move: each for _, each in marks if each.alive is True}
     return Searched(tuple(lost), tuple(conducted.values()), silent)
 
@@ -118,14 +118,14 @@ def _from_journal(told: History, marks: Sequence[tuple[str, Mark]]) -> Lost:
         exact=True,
         address=told.address,
         journal=told.path,
-        marked=tuple(name for name, mark in marks if mark.move == told.move),
+        marked=tuple(name for name, mark in marks if mark.origin == told.move),
     )
 
 
 def _from_marks(marks: Sequence[tuple[str, Mark]]) -> list[Lost]:
     found = []
-    for move in dict.fromkeys(mark.move for _, mark in marks):
-        those = [(name, mark) for name, mark in marks if mark.move == move]
+    for move in dict.fromkeys(mark.origin for _, mark in marks):
+        those = [(name, mark) for name, mark in marks if mark.origin == move]
         _, newest = max(those, key=lambda each: each[1].count)
         lives = [mark.alive for _, mark in those]
         found.append(

@@ -105,9 +105,26 @@ async def test_marks_stay_when_it_is_not_known_where_the_guest_runs(sites: list[
 
 
 async def test_a_move_whose_mark_was_taken_over_does_not_go_on(sites: list[OnSite]) -> None:
-    async with held(mark(), sites) as marks, held(mark("second"), sites, instead_of="first"):
+    one = held(mark(holder=ELSEWHERE), sites)
+    async with one as marks, held(mark("first-again"), sites, instead_of="first"):
         with pytest.raises(HostError, match="taken away"):
             await MarkedJournal(Unwritten(), marks).write(Entry(Step.SENDING, 0.0))
+    assert await steps(sites) == [[], []]
+
+
+async def test_a_living_holder_is_not_taken_over(sites: list[OnSite]) -> None:
+    async with held(mark("first-again"), sites):
+        with pytest.raises(Held):
+            async with held(mark("first-third"), sites, instead_of="first"):
+                pass
+
+
+async def test_a_holder_that_has_let_go_is_taken_over(sites: list[OnSite]) -> None:
+    async with held(mark("first-again"), sites) as marks:
+        marks.settled = False
+    assert [each.alive for each in await marks_on(sites[0])] == [False]
+    async with held(mark("first-third"), sites, instead_of="first"):
+        pass
     assert await steps(sites) == [[], []]
 
 

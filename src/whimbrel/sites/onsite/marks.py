@@ -30,7 +30,8 @@ def mark_set(
         folder: FOLDER, made where it is missing.
         name: The VM's name.
         mark: What stands in the mark; `move` names the move.
-        instead_of: A move whose mark may be taken over.
+        instead_of: A move whose mark may be taken over, or that of a recovery of it
+            (`MOVE-…`), unless its holder lives.
 
     Returns:
         None when it is marked now; else the mark that is in the way, with `alive`: whether its
@@ -38,8 +39,12 @@ def mark_set(
     """
     with _locked(folder):
         other = _read(_path(folder, name))
-        if other is not None and other.get("move") not in {mark["move"], instead_of}:
-            return {**other, "alive": _lives(other.get("holder", {}))}
+        if other is not None:
+            alive = _lives(other)
+            own = other.get("move") == mark["move"]
+            succeeds = str(other.get("move")).partition("-")[0] == instead_of
+            if not own and not (succeeds and alive is not True):
+                return {**other, "alive": alive}
         _write(_path(folder, name), mark)
     return None
 
@@ -110,9 +115,12 @@ def _write(path: Path, mark: Mapping[str, Any]) -> None:
     unfinished.replace(path)
 
 
-def _lives(holder: Mapping[str, Any]) -> bool | None:
+def _lives(mark: Mapping[str, Any]) -> bool | None:
+    holder = mark.get("holder", {})
+    if mark.get("left"):
+        return False  # it lives, and has let go of the move
     if holder.get("boot") == Path("/proc/sys/kernel/random/boot_id").read_text().strip():
-        return _started(int(holder["pid"])) == holder.get("start")
+        return bool(_started(int(holder["pid"])) == holder.get("start"))
     # An earlier boot of this machine has ended for sure; another machine's has not.
     return False if holder.get("host") == socket.gethostname() else None
 
