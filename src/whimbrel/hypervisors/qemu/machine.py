@@ -65,7 +65,8 @@ class QemuMachine:
     def storage(self) -> QemuStorage:
         """See `ports.Machine.storage`."""
         names = [disk.name for disk in self.vm.disks]
-        return QemuStorage(self.process.monitor, names, self._credentials)
+        process = self.process
+        return QemuStorage(process.monitor, names, self._credentials, process.cut)
 
     async def record(self, vm: Vm) -> None:
         """See `ports.Machine.record`."""

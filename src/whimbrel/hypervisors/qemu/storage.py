@@ -19,8 +19,9 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from whimbrel.errors import CommandRefused, HostError, Unsupported
+from whimbrel.errors import CommandRefused, HostError, HostUnreachable, Unsupported
 from whimbrel.hypervisors.qemu.block_devices import block_nodes
+from whimbrel.hypervisors.qemu.migration import HANDSHAKE_WITHIN
 from whimbrel.hypervisors.qemu.monitor import Events, Monitor
 from whimbrel.hypervisors.qemu.storage_translate import (
     PREFIX,
@@ -68,6 +69,10 @@ async def no_credentials(_monitor: Monitor, address: MigrationAddress, _endpoint
     if address.encrypted:
         raise Unsupported("This QEMU was reached in a way that cannot encrypt its disks.")
     return ""
+
+
+async def no_cut(_port: int) -> None:
+    """Cut nothing: where QEMU's connections cannot be reached from outside."""
 
 
 class QemuMirror:
@@ -171,6 +176,7 @@ class QemuStorage:
         monitor: QEMU's control connection.
         disks: The names of the VM's disks, in the order in which they are plugged.
         credentials: Makes TLS credentials where an address has a key.
+        cut: Shuts QEMU's connections to a far port from outside.
     """
 
     def __init__(
@@ -178,7 +184,9 @@ class QemuStorage:
         monitor: Monitor,
         disks: Sequence[str],
         credentials: Credentials = no_credentials,
+        cut: Callable[[int], Awaitable[None]] = no_cut,
     ) -> None:
+        self._cut = cut
         self._monitor = monitor
         self._names = tuple(disks)
         self._credentials = credentials
@@ -222,7 +230,7 @@ class QemuStorage:
         arguments = mirror_arguments(job_of(disk), source, name, extent, rate)
         try:
             for node in await self._nodes(name, disk, place):
-                await self._monitor.execute("blockdev-add", node)
+                await self._add(node, place)
             await self._monitor.execute("blockdev-mirror", arguments)
         except BaseException:
             await remove_nodes(self._monitor, name)
@@ -263,6 +271,22 @@ class QemuStorage:
             return block_nodes(replace(place, name=name))
         credentials = await self._credentials(self._monitor, place, "client")
         return [client_node(name, disk, place, credentials)]
+
+    async def _add(self, node: Mapping[str, Any], place: MigrationAddress | Disk) -> None:
+        """Add a node; a far end that accepts and keeps silent would hold up QEMU and its guest."""
+        if isinstance(place, Disk):
+            await self._monitor.execute("blockdev-add", node)
+            return
+        try:
+            async with asyncio.timeout(HANDSHAKE_WITHIN):
+                await self._monitor.execute("blockdev-add", node)
+        except TimeoutError as error:
+            await self._cut(place.port)
+            raise HostUnreachable(
+                f"The disks' export at {place.host}, port {place.port}, did not shake hands "
+                f"within {HANDSHAKE_WITHIN:.0f} s, and was left.",
+                "See whether the destination's QEMU hangs or another program holds that port.",
+            ) from error
 
     async def _node(self, disk: str) -> str:
         device = device_of(await self._monitor.execute("query-block"), disk)
