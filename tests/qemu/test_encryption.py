@@ -23,10 +23,11 @@ from whimbrel.errors import (
 from whimbrel.hypervisors.qemu import QemuHost
 from whimbrel.hypervisors.qemu import machine as machine_module
 from whimbrel.hypervisors.qemu import migration as migration_module
+from whimbrel.hypervisors.qemu import storage as storage_module
 from whimbrel.hypervisors.qemu.encryption import MIGRATION, NBD, Endpoint, nbd_credentials
 from whimbrel.hypervisors.qemu.machine import QemuMachine, QemuReception
 from whimbrel.hypervisors.qemu.process import ChildProcess
-from whimbrel.model.inventory import X509, Capability, MigrationAddress, Vm
+from whimbrel.model.inventory import X509, Capability, Disk, MigrationAddress, Vm
 from whimbrel.model.method import Method, Postcopy, Settings, Transport, Tuning, tuning_for
 from whimbrel.model.migration import (
     Cancel,
@@ -36,6 +37,7 @@ from whimbrel.model.migration import (
     SetBandwidthLimit,
     StartPostcopy,
 )
+from whimbrel.model.storage import Extent
 from whimbrel.model.units import MIB
 
 MEMORY = 128 * MIB
@@ -511,3 +513,19 @@ async def test_a_destination_whose_certificate_says_another_name_gets_no_guest(
     assert phases[-1] is Phase.FAILED
     assert "hostname c.example" in (await migration.ended()).reason
     assert await machine.running()
+
+
+@pytest.mark.parametrize("key", ["", "00" * 32])
+async def test_an_export_that_never_shakes_hands_is_left_and_the_guest_goes_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, key: str
+) -> None:
+    monkeypatch.setattr(storage_module, "HANDSHAKE_WITHIN", 0.5)
+    disk = Disk("data", str(tmp_path / "data.img"), size=MIB)
+    with tempfile.TemporaryDirectory(prefix="whimbrel-") as folder:
+        async with resident_harness(Path(folder)) as hosts:
+            machine = await hosts.source.start(replace(hosts.vm, disks=(disk,)))
+            with socket.create_server((LOCAL, 0)) as silent:  # the kernel accepts, nobody talks
+                address = MigrationAddress(LOCAL, silent.getsockname()[1], key=key)
+                with pytest.raises(HostUnreachable):
+                    await machine.storage().mirror("data", address, Extent.WHOLE)
+                assert await machine.running()
