@@ -195,8 +195,8 @@ class Confinement:
             nice = os.getpriority(os.PRIO_PROCESS, thread)
             self._before[thread] = (os.sched_getaffinity(thread), nice)
             os.sched_setaffinity(thread, self.cores)
-            if self.nice > nice:
-                os.setpriority(os.PRIO_PROCESS, thread, self.nice)
+            if self.nice:
+                os.setpriority(os.PRIO_PROCESS, thread, min(19, nice + self.nice))
             if self._quota:
                 self._quota.take(thread)
 
