@@ -267,39 +267,47 @@ async def moved(a: ResidentHost, b: ResidentHost, machine: QemuMachine) -> QemuM
     return reception.machine
 
 
+@asynccontextmanager
+async def told_of(folder: Path, socket: str) -> AsyncIterator[ResidentHost]:
+    """Yield what a whimbrel has of host a whose file names a socket."""
+    async with (
+        OnSite(LocalShell("a"), str(folder / "a")) as site,
+        ResidentHost("a", site, sockets=(str(folder / "nothing"), socket)) as host,
+    ):
+        yield host
+
+
 async def test_a_vm_started_by_hand_is_adopted_and_moves_on_from_host_to_host(pair: Pair) -> None:
-    async with by_hand(pair.folder) as socket:
-        adoption = await pair.a.adopt(socket)
-        assert adoption.reasons == ()
-        vm = adoption.machine.vm
-        assert (vm.name, vm.memory, vm.disks[0].path) == (
-            "hand",
+    async with by_hand(pair.folder) as socket, told_of(pair.folder, socket) as host:
+        machine = await host.find("hand")
+        assert await host.find("hand") is machine
+        assert host.hindrances(machine) == ()
+        assert (machine.vm.memory, machine.vm.disks[0].path) == (
             64 * MIB,
             f"{pair.folder}/hand.img",
         )
-        assert await pair.a.machines() == ()  # so far nothing was written
-        await pair.a.enter(adoption, socket)
-        assert await pair.a.find("hand") is adoption.machine
-        there = await moved(pair.a, pair.b, adoption.machine)
+        assert await host.machines() == ()  # so far nothing was written
+        there = await moved(host, pair.b, machine)
         assert await there.running()
-        assert await pair.a.machines() == ()
+        assert await host.machines() == ()
         [status] = await pair.b.look("hand", "query-status")
         assert status["running"]
         back = await moved(pair.b, pair.a, await pair.b.find("hand"))
         assert await back.running()
 
 
-async def test_what_was_plugged_in_after_its_start_prevents_an_adoption(pair: Pair) -> None:
-    async with by_hand(pair.folder, "-device", "pcie-root-port,id=root1") as socket:
-        adoption = await pair.a.adopt(socket)
-        assert adoption.reasons == ()
+async def test_what_was_plugged_in_after_its_start_prevents_a_move(pair: Pair) -> None:
+    more = ("-device", "pcie-root-port,id=root1")
+    async with by_hand(pair.folder, *more) as socket, told_of(pair.folder, socket) as host:
+        machine = await host.find("hand")
         plug = {"driver": "virtio-rng-pci", "id": "late", "bus": "root1"}
-        await adoption.machine.process.monitor.execute("device_add", plug)
-        await pair.a.close()
-        adoption = await pair.a.adopt(socket)
-        assert adoption.reasons == ("its device late was plugged in after its start",)
+        await machine.process.monitor.execute("device_add", plug)
+        await host.close()
+        machine = await host.find("hand")
+        assert host.hindrances(machine) == ("its device late was plugged in after its start",)
         with pytest.raises(HostError, match="late"):
-            await pair.a.enter(adoption, socket)
+            await host.send(machine, Tuning(), SOMEWHERE)
+        assert await machine.running()
 
 
 async def test_a_socket_where_nobody_listens_is_said_to_be_so(pair: Pair) -> None:

@@ -23,4 +23,4 @@ def connect(host: Host, site: Site) -> ResidentHost:
             f'Host {host.name} has the hypervisor "{scheme}", which whimbrel does not know.',
             f"Use {LOCAL} or qemu+ssh://user@host.",
         )
-    return ResidentHost(host.name, site, here=host.uri == LOCAL)
+    return ResidentHost(host.name, site, here=host.uri == LOCAL, sockets=host.sockets)

@@ -27,10 +27,12 @@ class Adoption:
     Attributes:
         machine: It, conducted from here; `machine.vm` builds the same elsewhere.
         reasons: What prevents that, in words for people; empty: it can be moved.
+        socket: Its QMP socket on its host.
     """
 
     machine: QemuMachine
     reasons: tuple[str, ...]
+    socket: str
 
 
 @dataclass(frozen=True)

@@ -10,22 +10,18 @@ look(name)     ──► answers to questions, beside whoever conducts it
 from __future__ import annotations
 
 import asyncio
-import re
 import secrets
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Self
 
 from whimbrel.errors import (
-    CommandRefused,
     ConfigError,
     HostError,
-    HostUnreachable,
-    ProtocolError,
 )
-from whimbrel.hypervisors.qemu.adopt import Adoption, asked, described
+from whimbrel.hypervisors.qemu.adopter import Adopter
 from whimbrel.hypervisors.qemu.command_line import (
     CONDUCT,
     TERMINAL,
@@ -37,53 +33,20 @@ from whimbrel.hypervisors.qemu.machine import QemuMachine
 from whimbrel.hypervisors.qemu.network_devices import taps
 from whimbrel.hypervisors.qemu.probe import Abilities, ask, probe_words
 from whimbrel.hypervisors.qemu.resident_process import Birth, Place, ResidentProcess
-from whimbrel.model.inventory import Vm
-from whimbrel.model.plain import plain, shaped
+from whimbrel.hypervisors.qemu.resident_record import SCHEMA, Resident, check_name, resident_from
+from whimbrel.model.plain import plain
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from whimbrel.model.method import PreparedMemory
-    from whimbrel.ports import Site
+    from whimbrel.hypervisors.qemu.adopt import Adoption
+    from whimbrel.hypervisors.qemu.migration import QemuMigration
+    from whimbrel.model.inventory import MigrationAddress, Vm
+    from whimbrel.model.method import PreparedMemory, Tuning
+    from whimbrel.ports import Machine, Site
 
-SCHEMA = "whimbrel.vm/1"
-"""What vm.json says it is."""
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _STALE = 60.0
 """Seconds after which a probe belongs to a whimbrel that was killed."""
-
-
-@dataclass(frozen=True)
-class Resident:
-    """What a host's files say of one VM; nobody has asked its QEMU.
-
-    Attributes:
-        vm: How it was built.
-        place: Its folder on the host.
-        role: "running", or "incoming": a destination whose guest has not arrived.
-        pid: QEMU's process.
-        start: That process's start time, in ticks since the host booted.
-        began: When it was started, in seconds since 1970 by the host's clock.
-        alive: Whether the process lives.
-        words: The command line it was started with.
-        sockets: QMP sockets of a VM that somebody else started; empty for whimbrel's own.
-    """
-
-    vm: Vm
-    place: str
-    role: str
-    pid: int
-    start: int
-    began: float
-    alive: bool
-    words: tuple[str, ...]
-    sockets: tuple[str, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """The VM's name."""
-        return self.vm.name
 
 
 class ResidentHost(QemuHypervisor):
@@ -93,15 +56,19 @@ class ResidentHost(QemuHypervisor):
         name: The host's name, for people.
         site: The way onto it; not closed with this.
         here: Whether it is this machine.
+        sockets: QMP sockets of VMs on it that somebody else started.
     """
 
-    def __init__(self, name: str, site: Site, *, here: bool = False) -> None:
+    def __init__(
+        self, name: str, site: Site, *, here: bool = False, sockets: Sequence[str] = ()
+    ) -> None:
         super().__init__(name)
         self.site = site
         self._here = here
         self._abilities: Abilities | None = None
         self._probing = asyncio.Lock()
         self._held: list[QemuMachine] = []
+        self._adopter = Adopter(name, site, sockets, here=here)
 
     async def __aenter__(self) -> Self:
         return self
@@ -111,6 +78,7 @@ class ResidentHost(QemuHypervisor):
 
     async def close(self) -> None:
         """Let go of every VM; they go on."""
+        await self._adopter.close()
         while self._held:
             process = self._held.pop().process
             if isinstance(process, ResidentProcess):
@@ -141,7 +109,7 @@ class ResidentHost(QemuHypervisor):
 
         A disk that has a size and no image gets an image, but not at a destination.
         """
-        _check_name(vm.name)
+        check_name(vm.name)
         known = (await self.abilities()).machines
         vm = replace(vm, machine=known.get(vm.machine, vm.machine))
         if not incoming:
@@ -162,17 +130,20 @@ class ResidentHost(QemuHypervisor):
     async def machines(self) -> tuple[Resident, ...]:
         """Return the VMs whose folders are on this host, living or ended, by name."""
         found = await self.site.ask("machine_list", folder=self.site.folder)
-        return tuple(_resident(record) for record in found if record.get("pid") is not None)
+        return tuple(resident_from(record) for record in found if record.get("pid") is not None)
 
     async def resident(self, name: str) -> Resident | None:
         """Return what is written of one VM; None where there is none of that name."""
-        _check_name(name)
+        check_name(name)
         place = self._place(f"vms/{name}").folder
         record = await self.site.ask("machine_find", place=place)
-        return None if record is None or record.get("pid") is None else _resident(record)
+        return None if record is None or record.get("pid") is None else resident_from(record)
 
     async def find(self, name: str) -> QemuMachine:
         """Conduct a VM that runs here, or waits for its guest.
+
+        One that somebody else started is found by the sockets that the host is known to have;
+        `hindrances` then says whether it can be moved.
 
         Raises:
             ConfigError: There is none of that name.
@@ -180,7 +151,10 @@ class ResidentHost(QemuHypervisor):
         """
         found = await self.resident(name)
         if found is None:
-            raise await self._unknown(name)
+            adopted = await self._adopter.named(name)
+            if adopted is None:
+                raise await self._unknown(name)
+            return adopted.machine
         title = f"{name} on {self.name}"
         place = self._place(f"vms/{name}")
         if not found.alive:
@@ -200,60 +174,22 @@ class ResidentHost(QemuHypervisor):
         return await self._hold(found.vm, process)
 
     async def adopt(self, socket: str) -> Adoption:
-        """Conduct a VM that somebody else started, by its QMP socket; nothing changes on the host.
+        """See `Adopter.adopt`."""
+        return await self._adopter.adopt(socket)
 
-        Raises:
-            HostError: Nobody listens there, or somebody else conducts it.
-        """
-        try:
-            facts = await self.site.ask("adoption_facts", path=socket)
-        except CommandRefused as error:
-            raise HostUnreachable(
-                f"No QEMU answers at {socket}: {error.what}",
-                f"See whether the VM still runs, and the sockets of host {self.name} in the file.",
-            ) from error
-        birth = Birth(facts["pid"], facts["start"])
-        title = f"{socket} on {self.name}"
-        place = self._place(f"vms/pid-{birth.pid}")
-        process = await ResidentProcess.find(title, place, birth, (socket,))
-        try:
-            said = await asked(process.monitor)
-        except BaseException:
-            await process.close()
-            raise
-        vm, reasons = described(facts["words"], said, f"pid-{birth.pid}")
-        process.name = f"{vm.name} on {self.name}"
-        process.place = self._place(f"vms/{vm.name}")
-        machine = QemuMachine(vm, process)
-        self._held.append(machine)
-        return Adoption(machine, reasons)
+    def hindrances(self, machine: Machine) -> tuple[str, ...]:
+        """Return what prevents building a machine again elsewhere; empty for whimbrel's own."""
+        adoption = self._adopter.of(machine)
+        return adoption.reasons if adoption else ()
 
-    async def enter(self, adoption: Adoption, socket: str) -> None:
-        """Write an adopted VM down on its host, as every move of it needs.
-
-        From then on `machines` and `find` know it; when it has been moved, nothing of that stays.
-
-        Raises:
-            HostError: Something is in the way of adopting it, or a VM of its name is here.
-        """
-        vm, process = adoption.machine.vm, adoption.machine.process
-        if adoption.reasons or not isinstance(process, ResidentProcess):
-            raise CommandRefused(
-                f"{vm.name} cannot be built again elsewhere: {'; '.join(adoption.reasons)}."
-            )
-        record = {
-            "schema": SCHEMA,
-            "vm": plain(vm),
-            "words": list(vm.words),
-            "role": "running",
-            "sockets": [socket],
-            "pid": process.birth.pid,
-            "start": process.birth.start,
-        }
-        site = self.site
-        await site.ask(
-            "machine_adopt", folder=site.folder, place=process.place.folder, record=record
-        )
+    async def send(
+        self, machine: Machine, tuning: Tuning, address: MigrationAddress
+    ) -> QemuMigration:
+        """See `ports.Hypervisor.send`; an adopted VM is entered first."""
+        adoption = self._adopter.of(machine)
+        if adoption is not None:
+            await self._adopter.enter(adoption)
+        return await super().send(machine, tuning, address)
 
     async def seek(self, name: str) -> QemuMachine | None:
         """See `QemuHypervisor.seek`."""
@@ -262,7 +198,7 @@ class ResidentHost(QemuHypervisor):
 
     async def remove(self, name: str) -> None:
         """End a VM whatever it does, and remove its folder; harmless where there is none."""
-        _check_name(name)
+        check_name(name)
         place = self._place(f"vms/{name}").folder
         await self.site.ask("machine_stop", folder=self.site.folder, place=place)
 
@@ -275,7 +211,7 @@ class ResidentHost(QemuHypervisor):
 
     async def output(self, name: str, *, console: bool = False, count: int = 4000) -> str:
         """Return the last bytes of what a VM's QEMU, or its guest's console, has written."""
-        _check_name(name)
+        check_name(name)
         place = self._place(f"vms/{name}").folder
         found: str = await self.site.ask(
             "machine_output", place=place, name="console" if console else "stderr", count=count
@@ -290,7 +226,7 @@ class ResidentHost(QemuHypervisor):
         Raises:
             HostError: There is no such VM, its QEMU refuses one, or does not answer.
         """
-        _check_name(name)
+        check_name(name)
         asked = [
             [each, {}] if isinstance(each, str) else [each[0], dict(each[1])] for each in commands
         ]
@@ -329,31 +265,3 @@ async def _answers(machine: QemuMachine) -> bool:
         await machine.process.monitor.execute("query-status")
         return True
     return False
-
-
-def _resident(record: Mapping[str, Any]) -> Resident:
-    try:
-        return Resident(
-            vm=shaped(Vm, record["vm"]),
-            place=record["place"],
-            role=record["role"],
-            pid=record["pid"],
-            start=record["start"],
-            began=record["began"],
-            alive=record["alive"],
-            words=tuple(record["words"]),
-            sockets=tuple(record.get("sockets", ())),
-        )
-    except (KeyError, ValueError) as error:
-        raise ProtocolError(
-            f"{record.get('place')}/vm.json cannot be read: {error}.",
-            "It was written by another version of whimbrel.",
-        ) from error
-
-
-def _check_name(name: str) -> None:
-    if not _NAME.fullmatch(name):
-        raise ConfigError(
-            f'"{name}" is no name for a VM.',
-            "Use letters, digits and . _ - , a letter or a digit first.",
-        )
