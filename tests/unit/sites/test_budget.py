@@ -150,8 +150,10 @@ def test_moving_threads_are_held_and_others_left_alone(monkeypatch: pytest.Monke
 
 def test_threads_that_appear_later_are_held_too(monkeypatch: pytest.MonkeyPatch) -> None:
     no_quota(monkeypatch)
+    everywhere = os.sched_getaffinity(0)
+    own = os.getpriority(os.PRIO_PROCESS, 0)
     with process() as pid:
-        budget.confine(pid, 1, lease=60.0)
+        budget.confine(pid, 0.4, lease=60.0)
         pipe = _children[pid].stdin
         assert pipe is not None
         pipe.write("mig/src/send_0\n")
@@ -159,6 +161,27 @@ def test_threads_that_appear_later_are_held_too(monkeypatch: pytest.MonkeyPatch)
         until(lambda: "mig/src/send_0" in threads(pid))
         later = threads(pid)["mig/src/send_0"]
         until(lambda: len(os.sched_getaffinity(later)) == 1)
+        until(lambda: os.getpriority(os.PRIO_PROCESS, later) == min(19, own + 2))
+        budget.release_threads(pid)
+        assert os.sched_getaffinity(later) == everywhere
+        assert os.getpriority(os.PRIO_PROCESS, later) == own
+
+
+def test_a_thread_that_a_held_one_starts_is_held_once_and_let_go(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    no_quota(monkeypatch)
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    with process() as pid:
+        held = budget.Confinement(pid, 0.4, (), "")
+        thread = threads(pid)["mig/src/main"]
+        os.sched_setaffinity(thread, held.cores)  # as it would have inherited
+        os.setpriority(os.PRIO_PROCESS, thread, min(19, own + 2))
+        held.look()
+        assert os.getpriority(os.PRIO_PROCESS, thread) == min(19, own + 2)
+        held.release()
+        assert os.sched_getaffinity(thread) == os.sched_getaffinity(pid)
+        assert os.getpriority(os.PRIO_PROCESS, thread) == own
 
 
 def test_a_lease_that_is_not_renewed_undoes_everything(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -143,6 +143,7 @@ class Confinement:
         self._vcpus = vcpus
         self._started = _started(pid)
         allowed = os.sched_getaffinity(pid)
+        self._usual = allowed, os.getpriority(os.PRIO_PROCESS, pid)
         count = min(math.ceil(cores), len(allowed))
         self.cores = best_cores(count, _busy(), allowed, _near(interface))
         self._quota: Quota | None = None
@@ -192,8 +193,10 @@ class Confinement:
         if thread in self._before:
             return
         with suppress(OSError):
-            nice = os.getpriority(os.PRIO_PROCESS, thread)
-            self._before[thread] = (os.sched_getaffinity(thread), nice)
+            cores, nice = os.sched_getaffinity(thread), os.getpriority(os.PRIO_PROCESS, thread)
+            if cores == set(self.cores):  # started by one that is held, whose ways it has
+                cores, nice = self._usual
+            self._before[thread] = (cores, nice)
             os.sched_setaffinity(thread, self.cores)
             if self.nice:
                 os.setpriority(os.PRIO_PROCESS, thread, min(19, nice + self.nice))
