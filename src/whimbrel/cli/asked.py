@@ -37,6 +37,15 @@ class Looking(StrEnum):
     DEEP = "deep"
 
 
+ToOrStay = Annotated[
+    str | None,
+    typer.Option(
+        "--to",
+        help="The host it shall run on; without it only the disks move (--storage).",
+        metavar="HOST",
+        autocompletion=complete_hosts,
+    ),
+]
 To = Annotated[
     str,
     typer.Option(

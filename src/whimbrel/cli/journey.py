@@ -23,6 +23,7 @@ from whimbrel.model.check import Check, failed
 from whimbrel.model.inventory import Host, MigrationAddress, MigrationLink, Vm
 from whimbrel.model.memory import LinkProfile
 from whimbrel.model.method import Settings
+from whimbrel.model.overview import VmSeen
 from whimbrel.model.plan import Wish
 from whimbrel.model.record import MoveRecord
 from whimbrel.model.survey import Depth
@@ -36,6 +37,9 @@ from whimbrel.report.plan import Planned
 from whimbrel.store import Store
 from whimbrel.theory.calibrate import LAST
 from whimbrel.theory.situation import Earlier
+
+BY_HAND = "Start it with whimbrel up, from a file that describes it (docs/config.md)."
+"""What to do about a VM whose command line cannot be built again elsewhere."""
 
 UNKNOWN_LINK = LinkProfile({1: 1.25e8}, error=0.5)
 """What a link is taken for that was neither measured nor described: 1 Gbit/s, or thereabouts."""
@@ -96,7 +100,7 @@ async def begun(session: Session, asked: Asked) -> Journey:
     here, there = session.hypervisor(source.name), session.hypervisor(destination.name)
     link = link_to(source, destination)
     machine, able_here, able_there = await asyncio.gather(
-        here.find(asked.vm), here.capabilities(), there.capabilities()
+        _machine(here, seen), here.capabilities(), there.capabilities()
     )
     policy = asked.encryption or session.config.policy.encryption
     used = [link, *_towards(source, link)]
@@ -120,6 +124,13 @@ async def begun(session: Session, asked: Asked) -> Journey:
         copies=copies,
         arrival=moved_vm(machine.vm, copies) if copies else None,
     )
+
+
+async def _machine(here: ResidentHost, seen: VmSeen) -> Machine:
+    """Return the VM, conducted from here; one that was started by hand is adopted."""
+    if seen.socket is not None and seen.by_hand:
+        return (await here.adopt(seen.socket)).machine
+    return await here.find(seen.name)
 
 
 async def _copies(machine: Machine, places: Sequence[str]) -> tuple[DiskCopy, ...]:
@@ -202,6 +213,8 @@ async def checked(journey: Journey) -> tuple[Check, ...]:
         copies=journey.copies,
     )
     found = await preflight(subject)
+    reasons = journey.here.hindrances(journey.machine)
+    found = (*found, *(failed("started by hand", why, BY_HAND) for why in reasons))
     if isinstance(journey.ruling, Refused):
         refusal = failed("encryption", journey.ruling.reason, journey.ruling.remedy)
         return (*found, refusal)

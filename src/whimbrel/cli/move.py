@@ -2,6 +2,8 @@
 
 import asyncio
 import json as json_module
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -9,10 +11,11 @@ import typer
 from rich.console import Console
 
 from whimbrel.cli import asked as ask
-from whimbrel.cli.journey import Journey, begun, planned, remembered
+from whimbrel.cli.journey import Journey, begun, checked, planned, remembered
 from whimbrel.cli.later import At, Later, WaitAtMost, When, until_still, until_time
 from whimbrel.cli.move_choice import Decided, as_saved, decided
 from whimbrel.cli.move_screen import MoveScreen, show_move
+from whimbrel.cli.move_storage import StorageSaid, moved_disks, show_storage, storage_document
 from whimbrel.cli.moving import carried_out
 from whimbrel.cli.options import ConfigFile, Json, VmName
 from whimbrel.cli.running import run
@@ -23,7 +26,9 @@ from whimbrel.model.method import Method
 from whimbrel.model.migration import Side
 from whimbrel.model.outcome import Ending
 from whimbrel.model.plan import Candidate
+from whimbrel.practice.holder import myself
 from whimbrel.practice.journal import FileJournal
+from whimbrel.practice.marks import Mark, MarkedJournal, held
 from whimbrel.report.document import json_text
 from whimbrel.report.move import MoveSaid, move_document
 from whimbrel.report.plan import SavedPlan, saved_plan
@@ -49,7 +54,7 @@ RemoveSource = Annotated[
 def move(
     vm: VmName,
     *,
-    to: ask.To,
+    to: ask.ToOrStay = None,
     plan: PlanFile = None,
     anyway: Anyway = False,
     method: ask.MethodOption = Method.AUTO,
@@ -71,7 +76,7 @@ def move(
     config: ConfigFile = None,
     json: Json = False,
 ) -> None:
-    """Move a VM's guest to another host while it runs.
+    """Move a VM's guest to another host while it runs, or, without --to, only its disks.
 
     Checks, surveys and plans as `whimbrel plan` does, or takes a saved plan; begins only what will
     complete; guards the move on its way. Ctrl-C calls it back: the guest goes on where it was,
@@ -79,7 +84,7 @@ def move(
     """
     asked = ask.Asked(
         vm=vm,
-        to=to,
+        to=to or "",
         method=method,
         goal=goal,
         max_downtime=max_downtime,
@@ -94,8 +99,15 @@ def move(
         storage=tuple(storage or ()),
         remove_source=remove_source,
     )
-    saved = None if plan is None else _read(plan)
     later = Later.read(at, when, wait_at_most)
+    if to is None:
+        disks = run(_move_disks(load(config), asked, later))
+        if json:
+            typer.echo(json_text(storage_document(disks)), nl=False)
+        else:
+            show_storage(Console(highlight=False), disks)
+        return
+    saved = None if plan is None else _read(plan)
     said = run(_move(load(config), asked, saved, later, anyway=anyway))
     if json:
         typer.echo(json_text(move_document(said)), nl=False)
@@ -126,20 +138,40 @@ async def _move(
             await until_still(later, journey.machine, rate, screen.works, screen.say)
             how = await _decided(journey, saved, screen, anyway=anyway)
             _announce(journey, how, screen)
-            names = (asked.vm, journey.source.name, journey.destination.name)
             try:
-                with FileJournal.create(*names) as journal:
+                async with written(journey) as journal:
                     return await carried_out(journey, how, screen, journal)
             except asyncio.CancelledError:
                 await _where(journey, screen)
                 raise
 
 
+async def _move_disks(config: Config, asked: ask.Asked, later: Later) -> StorageSaid:
+    screen = MoveScreen(Console(stderr=True, highlight=False))
+    asked.check()
+    with screen:
+        await until_time(later, screen.works)
+        async with opened(config) as session:
+            return await moved_disks(session, asked, screen)
+
+
+@asynccontextmanager
+async def written(journey: Journey) -> AsyncIterator[MarkedJournal]:
+    """Hold the VM on both hosts, and a journal of its move; raises `Held` where others have it."""
+    session = journey.session
+    names = (journey.asked.vm, journey.source.name, journey.destination.name)
+    sites = [session.site(name) for name in names[1:]]
+    with FileJournal.create(*names) as journal:
+        async with held(Mark(journal.move, *names, myself()), sites) as marks:
+            yield MarkedJournal(journal, marks)
+
+
 async def _decided(
     journey: Journey, saved: SavedPlan | None, screen: MoveScreen, *, anyway: bool
 ) -> Decided:
     if saved is not None:
-        return as_saved(journey, saved, anyway=anyway)
+        screen.works("checking both hosts")
+        return as_saved(journey, saved, await checked(journey), anyway=anyway)
     screen.works("checking both hosts, surveying guest and link")
     past = remembered(journey.source.name, journey.destination.name)
     said, _ = await planned(journey, past=past)

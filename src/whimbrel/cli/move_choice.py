@@ -1,10 +1,11 @@
 """How a guest will be moved, or why not: from a plan made now, a saved one, or none at all."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from whimbrel.cli.journey import Journey
 from whimbrel.errors import NoFeasiblePlan
-from whimbrel.model.check import obstacles
+from whimbrel.model.check import Check, obstacles
 from whimbrel.model.method import Method, Tuning, tuning_for
 from whimbrel.model.plan import Certificate
 from whimbrel.model.prediction import Prediction, Verdict
@@ -33,11 +34,7 @@ class Decided:
 
 def decided(journey: Journey, said: Planned, *, anyway: bool) -> Decided:
     """Return how to move; raises `NoFeasiblePlan` where that must not, or should not, begin."""
-    wrong = obstacles(said.checks)
-    if wrong:
-        whys = "\n".join(f"{check.name}: {check.detail}" for check in wrong)
-        remedies = "\n".join(check.remedy for check in wrong)
-        raise NoFeasiblePlan(f"{said.vm} cannot be moved to {said.destination}.\n{whys}", remedies)
+    refuse_obstacles(said.vm, said.destination, said.checks)
     plan = said.plan
     if plan is None:
         return _unseen(journey)
@@ -59,8 +56,22 @@ def decided(journey: Journey, said: Planned, *, anyway: bool) -> Decided:
     )
 
 
-def as_saved(journey: Journey, plan: SavedPlan, *, anyway: bool) -> Decided:
-    """Return how to move as a saved plan says; raises `NoFeasiblePlan` where it advises not to."""
+def refuse_obstacles(vm: str, destination: str, checks: Sequence[Check]) -> None:
+    """Raise `NoFeasiblePlan` with every check that forbids the move, and what mends each."""
+    wrong = obstacles(checks)
+    if wrong:
+        whys = "\n".join(f"{check.name}: {check.detail}" for check in wrong)
+        remedies = "\n".join(check.remedy for check in wrong)
+        raise NoFeasiblePlan(f"{vm} cannot be moved to {destination}.\n{whys}", remedies)
+
+
+def as_saved(
+    journey: Journey, plan: SavedPlan, checks: Sequence[Check], *, anyway: bool
+) -> Decided:
+    """Return how to move as a saved plan says; raises `NoFeasiblePlan` where it advises not to.
+
+    What a plan is made from may have changed: both hosts are checked anew.
+    """
     places = (journey.asked.vm, journey.source.name, journey.destination.name)
     if places != (plan.vm, plan.source, plan.destination):
         raise NoFeasiblePlan(
@@ -68,6 +79,7 @@ def as_saved(journey: Journey, plan: SavedPlan, *, anyway: bool) -> Decided:
             f"runs on {places[1]} now.",
             "Plan again.",
         )
+    refuse_obstacles(plan.vm, plan.destination, checks)
     if plan.verdict is Verdict.REFUSE and not anyway:
         raise NoFeasiblePlan("The plan advises against the move.", "Plan again, or --anyway.")
     encrypted = bool(journey.address.key)
