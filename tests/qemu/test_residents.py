@@ -1,11 +1,12 @@
 """VMs that outlive whimbrel, on real QEMU: two hosts of this machine with a folder each."""
 
 import asyncio
+import json
 import os
 import signal
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +15,9 @@ import pytest
 from whimbrel.errors import ConfigError, HostError, HostUnreachable
 from whimbrel.hypervisors.qemu import ResidentHost
 from whimbrel.hypervisors.qemu.machine import QemuMachine
+from whimbrel.hypervisors.qemu.network_devices import taps
 from whimbrel.hypervisors.qemu.resident_process import Birth, ResidentProcess
+from whimbrel.lab.hosts import two_hosts
 from whimbrel.model.inventory import Disk, MigrationAddress, Nic, Vm
 from whimbrel.model.method import Tuning
 from whimbrel.model.migration import Phase, PhaseChange
@@ -257,8 +260,13 @@ async def by_hand(folder: Path, *more: str) -> AsyncIterator[str]:
             os.kill(began, signal.SIGKILL)
 
 
-async def moved(a: ResidentHost, b: ResidentHost, machine: QemuMachine) -> QemuMachine:
-    reception = await b.receive(machine.vm, Tuning(), SOMEWHERE)
+async def moved(
+    a: ResidentHost,
+    b: ResidentHost,
+    machine: QemuMachine,
+    address: MigrationAddress = SOMEWHERE,
+) -> QemuMachine:
+    reception = await b.receive(machine.vm, Tuning(), address)
     migration = await a.send(machine, Tuning(), reception.address)
     async for event in migration.watch():
         if isinstance(event, PhaseChange) and event.phase is Phase.COMPLETED:
@@ -313,3 +321,38 @@ async def test_what_was_plugged_in_after_its_start_prevents_a_move(pair: Pair) -
 async def test_a_socket_where_nobody_listens_is_said_to_be_so(pair: Pair) -> None:
     with pytest.raises(HostUnreachable, match="No QEMU answers"):
         await pair.a.adopt(str(pair.folder / "nothing"))
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="bridges and taps need root")
+async def test_a_nic_joins_its_bridge_on_each_host_and_leaves_nothing(pair: Pair) -> None:
+    vm = replace(VM, nics=(Nic("n0", bridge="br7"),))
+    with two_hosts(None) as hosts:
+        async with AsyncExitStack() as stack:
+            found = []
+            for lab in hosts:
+                shell = LocalShell(lab.name, lab.enter)
+                await shell.run(["ip", "link", "add", "br7", "type", "bridge"])
+                site = await stack.enter_async_context(OnSite(shell, f"{pair.folder}/{lab.name}"))
+                host = await stack.enter_async_context(ResidentHost(lab.name, site))
+                found.append((host, shell))
+            (a, shell_a), (b, shell_b) = found
+            machine = await a.start(vm)
+            assert await ports(shell_a) == [tap for tap, _ in taps(machine.vm, place(pair, "a"))]
+            there = await moved(a, b, machine, MigrationAddress(hosts[1].addresses[0]))
+            assert await there.running()
+            assert await ports(shell_a) == []
+            assert await ports(shell_b) == [tap for tap, _ in taps(machine.vm, place(pair, "b"))]
+            await b.remove("vm")
+            assert await ports(shell_b) == []
+            with pytest.raises(HostError, match="br8"):
+                await a.start(replace(vm, nics=(Nic("n0", bridge="br8"),)))
+            assert await a.machines() == ()
+
+
+def place(pair: Pair, host: str) -> Path:
+    return pair.folder / host / "vms/vm"
+
+
+async def ports(shell: LocalShell) -> list[str]:
+    done = await shell.run(["ip", "-json", "link", "show", "type", "tun"])
+    return [each["ifname"] for each in json.loads(done.output or b"[]") if each.get("master")]

@@ -217,8 +217,7 @@ def _remove(home: Path) -> None:
 
 
 def _make_tap(tap: str, bridge: str) -> None:
-    if Path("/sys/class/net", tap).exists():
-        _run(["ip", "link", "delete", "dev", tap])
+    _call(["ip", "link", "delete", "dev", tap])  # one that was left behind, if any
     _run(["ip", "tuntap", "add", "dev", tap, "mode", "tap"])
     _run(["ip", "link", "set", "dev", tap, "master", bridge, "up"])
 
