@@ -12,13 +12,14 @@ as they are, and `whimbrel recover` can go on.
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, Protocol
 
 from whimbrel.errors import HostError
+from whimbrel.model.inventory import MigrationAddress
 from whimbrel.model.journal import Step
 from whimbrel.model.migration import Event, Observation, Phase, PhaseChange
 from whimbrel.model.units import format_time
-from whimbrel.ports import Migration, Reception
+from whimbrel.ports import Migration
 from whimbrel.practice.record import Record
 
 STALLED = 10.0
@@ -30,6 +31,13 @@ RETRY = 1.0
 
 PATIENCE = 600.0
 """Seconds that a post-copy may be without its link before it is left paused."""
+
+
+class Listener(Protocol):
+    """The destination, as far as mending needs it."""
+
+    async def listen_again(self) -> MigrationAddress:
+        """See `ports.Reception.listen_again`."""
 
 
 class Mender:
@@ -45,7 +53,7 @@ class Mender:
     def __init__(
         self,
         migration: Migration,
-        reception: Reception,
+        reception: Listener,
         record: Record,
         patience: float = PATIENCE,
     ) -> None:

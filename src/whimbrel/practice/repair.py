@@ -228,6 +228,27 @@ class _Repairer:
         self.move = replace(self.move, last=step)
 
 
+@dataclass(frozen=True)
+class _Deaf:
+    """A destination that may not answer before its post-copy goes on.
+
+    QEMU's main loop may wait for a page of its guest's, and takes no new client meanwhile
+    (docs/devel/migration/postcopy.rst). It may have been told to listen again before.
+    """
+
+    host: Hypervisor
+    name: str
+    address: MigrationAddress
+
+    async def listen_again(self) -> MigrationAddress:
+        try:
+            machine = await self.host.seek(self.name)
+        except HostError:
+            return self.address
+        reception = await self.host.expecting(_there_is(machine), self.address)
+        return await reception.listen_again()
+
+
 async def _called_back(migration: Migration) -> None:
     asked = False
     async for event in migration.watch():
