@@ -6,9 +6,10 @@ One guest goes through all of it, since all of it must leave the guest as it was
 import asyncio
 import os
 import signal
+import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,11 @@ from whimbrel.model.method import Tuning
 from whimbrel.model.storage import Extent
 from whimbrel.model.units import GIB, KIB, MIB
 from whimbrel.ports import Machine
+from whimbrel.practice.images import Images
 from whimbrel.practice.storage import StorageWish, storage_beside
 from whimbrel.practice.storage_only import move_storage
+from whimbrel.practice.storage_places import placed_copies
+from whimbrel.practice.storage_recover import recover_storage
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.asyncio(loop_scope="module")]
 
@@ -158,6 +162,19 @@ async def test_copies_of_an_earlier_whimbrel_can_be_released(guest: Guest) -> No
     assert await guest.is_as_it_was()
 
 
+async def test_a_storage_move_whose_whimbrel_died_is_cleaned_up_after(guest: Guest) -> None:
+    site = guest.pair.hosts.source
+    facts = await guest.machine.storage().disks()
+    wish = f"vda={guest.pair.images_b}/root.raw"
+    [copy] = placed_copies(guest.machine.vm, facts, [wish])
+    await Images(site, guest.machine.vm.name).make([copy], site)
+    await guest.machine.storage().mirror("vda", copy.place, Extent.WHOLE, rate=64 * KIB)
+    said = await recover_storage(guest.machine, site)
+    assert len(said) == 2
+    assert await guest.is_as_it_was()
+    assert await recover_storage(guest.machine, site) == []
+
+
 async def test_a_disk_that_a_guest_writes_is_never_exported(guest: Guest) -> None:
     with pytest.raises(CommandRefused, match="Permission conflict"):
         await guest.machine.storage().export(HERE, ["vda"])
@@ -184,6 +201,46 @@ async def test_a_port_that_is_taken_is_told_and_a_stopped_export_frees_it(guest:
     await reception.machine.stop()
     copy.unlink()
     assert await guest.is_as_it_was()
+
+
+async def test_nobody_writes_a_disk_without_the_key(guest: Guest) -> None:
+    copy = guest.pair.images_b / "copy"
+    sparse(copy, GIB)
+    keyed = replace(HERE, key="5a" * 32)
+    vm = replace(guest.machine.vm, disks=(disk("vda", copy),))
+    reception = await guest.pair.b.receive(vm, Tuning(encrypted=True), keyed)
+    export = await reception.machine.storage().export(keyed, ["vda"])
+    for key in ("", "a5" * 32):
+        place = replace(export.address, key=key)
+        with pytest.raises(CommandRefused):
+            await guest.machine.storage().mirror("vda", place, Extent.WHOLE)
+    await reception.machine.stop()
+    copy.unlink()
+    assert await guest.is_as_it_was()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="mounting needs root")
+async def test_a_full_disk_at_the_destination_is_told(guest: Guest) -> None:
+    small = guest.pair.images_b / "small"
+    small.mkdir()
+    with mounted(small, 8 * MIB):
+        wish = StorageWish((str(small),))
+        with pytest.raises(HostError, match="No space left"):
+            await guest.pair.move(guest.machine, wish, Watched())
+        assert list(small.iterdir()) == []
+    small.rmdir()
+    assert await guest.is_as_it_was()
+
+
+@contextmanager
+def mounted(folder: Path, size: int) -> Iterator[None]:
+    """Have a file system of so many bytes in a folder."""
+    words = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    subprocess.run(words, check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def kill_qemu(pair: Pair, prefix: str) -> None:

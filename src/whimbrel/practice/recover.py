@@ -9,7 +9,7 @@ recoveries never meet, and one that dies itself can be recovered again.
 import asyncio
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from whimbrel.practice.marks import Mark, MarkedJournal, held, marks_on
 from whimbrel.practice.mend import PATIENCE
 from whimbrel.practice.record import Record
 from whimbrel.practice.repair import Deserted, Repaired, repair
+from whimbrel.practice.storage_recover import recover_storage
 
 
 @dataclass(frozen=True)
@@ -200,8 +201,22 @@ async def recover(
             patience=patience,
         )
         repaired = await repair(deserted, record, told)
+        await _settle_disks(lost, hosts, repaired)
         await record.before(Step.CLOSED, **_closing(repaired))
         return repaired
+
+
+async def _settle_disks(lost: Lost, hosts: Hosts, repaired: Repaired) -> None:
+    """Give up copies of disks that are still on their way; keep the VM's images, no others."""
+    if repaired.last.repair is not Repair.NOTHING or repaired.machine is None:
+        return
+    names = [lost.source, lost.destination]
+    if repaired.runs_on is Side.DESTINATION:
+        names.reverse()
+    here, other = (hosts.sites.get(name) for name in names)
+    if here is not None:
+        with suppress(HostError):  # what is left is told by the preflight of the next move
+            await recover_storage(repaired.machine, here, other)
 
 
 def _journal(lost: Lost, folder: Path | None) -> FileJournal:
