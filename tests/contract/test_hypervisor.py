@@ -180,6 +180,26 @@ async def test_a_guest_stands_still_before_switchover_until_it_may_proceed(pair:
     assert await reception.machine.running()
 
 
+async def test_a_guest_stands_still_before_it_goes_over_to_post_copy_too(pair: Harness) -> None:
+    tuning = Tuning(
+        postcopy=Postcopy.AFTER_FIRST_PASS, bandwidth_limit=pair.slow, pause_before_switchover=True
+    )
+    machine, reception, migration = await begin(pair, tuning)
+    events: list[Event] = []
+    async for event in migration.watch():
+        events.append(event)
+        if isinstance(event, Observation) and event.phase is Phase.PRECOPY:
+            await migration.apply(StartPostcopy())
+        if isinstance(event, PhaseChange) and event.phase is Phase.SWITCHOVER:
+            assert not await machine.running()
+            await migration.apply(Proceed())
+        if isinstance(event, PhaseChange) and event.phase is Phase.POSTCOPY:
+            await reception.run()
+            await migration.apply(SetBandwidthLimit(None))
+    assert phases(events)[-3:] == [Phase.SWITCHOVER, Phase.POSTCOPY, Phase.COMPLETED]
+    assert await reception.machine.running()
+
+
 async def test_a_guest_that_stands_still_can_be_called_back(pair: Harness) -> None:
     machine, reception, migration = await begin(pair, Tuning(pause_before_switchover=True))
     events: list[Event] = []

@@ -184,7 +184,8 @@ class _Conduct:
         """Settle a move whose memory was not sent, or of which that is not known."""
         if Step.SENDING not in self._record.steps:
             await self._settlement.undo()
-            await self._record.before(Step.CLOSED, **_unmoved(error))
+            if not isinstance(error, TimeoutError):  # which is an outcome, and closed as one
+                await self._record.before(Step.CLOSED, **_unmoved(error))
             return
         reason = error.what if isinstance(error, HostError) else "The move was broken off."
         finding = Finding(Ended(Phase.FAILED, reason), silent=True)

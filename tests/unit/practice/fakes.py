@@ -7,12 +7,20 @@ from pathlib import Path
 
 from whimbrel.errors import CommandRefused, HostError, HostUnreachable
 from whimbrel.model.inventory import Capability, MigrationAddress, Vm
+from whimbrel.model.memory import MemoryProfile
 from whimbrel.model.method import Tuning
 from whimbrel.model.migration import ENDS, Action, Cancel, Decision, Event, Phase, PhaseChange
+from whimbrel.model.units import PAGE
 from whimbrel.ports import Ended, Inspection, Machine, Standing, Storage
+from whimbrel.theory.dirtying import uniform
 
 VM = Vm("guest", 1 << 28)
 ADDRESS = MigrationAddress("127.0.0.1", 4444)
+
+
+def busy(vm: Vm) -> MemoryProfile:
+    """Return the memory of a guest that writes faster than most links carry."""
+    return MemoryProfile(vm.memory, dirty=uniform(vm.memory / PAGE / 2, 1e6))
 
 
 @dataclass

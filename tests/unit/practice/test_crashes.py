@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unit.practice.fakes import Silent
+from unit.practice.fakes import Silent, busy
 from whimbrel.hypervisors.simulated import SimulatedHypervisor, simulated_pair
+from whimbrel.hypervisors.simulated.host import idle_guest
 from whimbrel.model.inventory import MigrationAddress, Vm
 from whimbrel.model.journal import Entry, Step
 from whimbrel.model.method import Postcopy, Tuning
@@ -108,7 +109,8 @@ class Memory:
 TUNINGS = {
     "pre-copy": Tuning(),
     "paused": Tuning(pause_before_switchover=True),
-    "post-copy": Tuning(postcopy=Postcopy.AFTER_FIRST_PASS, bandwidth_limit=60e6),
+    "post-copy": Tuning(postcopy=Postcopy.AFTER_FIRST_PASS),
+    "paused post-copy": Tuning(postcopy=Postcopy.AFTER_FIRST_PASS, pause_before_switchover=True),
 }
 
 
@@ -169,8 +171,9 @@ class Scene:
         return None
 
 
-async def scene() -> Scene:
-    source, destination = simulated_pair(speed=200)
+async def scene(name: str) -> Scene:
+    guest = busy if "post-copy" in name else idle_guest
+    source, destination = simulated_pair(speed=200, guest=guest)
     return Scene(source, destination, await source.start(VM))
 
 
@@ -182,7 +185,7 @@ def vanish(host: SimulatedHypervisor) -> None:
 
 async def crash_and_recover(name: str, point: int) -> bool:
     """Crash at a point; return whether the move got so far."""
-    on = await scene()
+    on = await scene(name)
     fuse = Fuse(point)
     journal = await on.moved(TUNINGS[name], fuse)
     assert len(await on.running()) <= 1
@@ -202,7 +205,7 @@ async def test_a_whimbrel_that_dies_at_any_point_loses_no_guest(name: str) -> No
 
 
 async def die_with_a_host(name: str, point: int, dead: frozenset[Side], *, exact: bool) -> None:
-    on = await scene()
+    on = await scene(name)
     journal = await on.moved(TUNINGS[name], Fuse(point))
     hosts = {Side.SOURCE: on.source, Side.DESTINATION: on.destination}
     ran_on = await on.running()
@@ -219,7 +222,7 @@ async def die_with_a_host(name: str, point: int, dead: frozenset[Side], *, exact
 @settings(max_examples=60)
 @given(
     st.sampled_from(sorted(TUNINGS)),
-    st.integers(1, 45),
+    st.integers(1, 60),
     st.frozensets(st.sampled_from(Side)),
     st.booleans(),
 )

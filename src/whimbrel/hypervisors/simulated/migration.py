@@ -230,13 +230,19 @@ class SimulatedMigration:
             self._site.reachable = False
             self._lose("The connection to the source's hypervisor was lost.")
         if isinstance(event, PhaseChange):
-            self._enter(event)
+            self._enter(self._stopping_first(event))
         elif isinstance(event, Pass):
             self._pass = event.number
             self._tell(event)
         else:
             self._last = event
             self._tell(event)
+
+    def _stopping_first(self, change: PhaseChange) -> PhaseChange:
+        """Let the guest stand still before it goes over to post-copy, where that was asked for."""
+        if change.phase is Phase.POSTCOPY and self._pauses:
+            return PhaseChange(Phase.SWITCHOVER, change.at)
+        return change
 
     def _enter(self, change: PhaseChange) -> None:
         self._phase = change.phase
