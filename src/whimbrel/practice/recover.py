@@ -20,8 +20,9 @@ from whimbrel.model.journal import Step
 from whimbrel.model.migration import Side
 from whimbrel.ports import Hypervisor, Journal, Site
 from whimbrel.practice.cases import Case, Repair
+from whimbrel.practice.claims import forget_claims
 from whimbrel.practice.history import History, histories, unfinished
-from whimbrel.practice.holder import myself
+from whimbrel.practice.holder import myself, same_process
 from whimbrel.practice.journal import FileJournal
 from whimbrel.practice.marks import Mark, MarkedJournal, held, marks_on
 from whimbrel.practice.mend import PATIENCE
@@ -101,10 +102,15 @@ async def search(
     written = {each.move for each in histories(vm, folder) if each.closed or each.conducted}
     lost = [_from_journal(each, marks) for each in unfinished(vm, folder)]
     known = {each.move for each in lost} | written
-    stale = [each for each in marks if each[1].alive is not True]
+    stale = [each for each in marks if not _conducted(each[1])]
     lost += _from_marks([each for each in stale if each[1].origin not in known])
-    conducted = {each.move: each for _, each in marks if each.alive is True}
+    conducted = {each.move: each for _, each in marks if _conducted(each)}
     return Searched(tuple(lost), tuple(conducted.values()), silent)
+
+
+def _conducted(mark: Mark) -> bool:
+    """Tell whether a mark is another process's that lives; what was this one's, it let go of."""
+    return mark.alive is True and not same_process(mark.holder, myself())
 
 
 def _from_journal(told: History, marks: Sequence[tuple[str, Mark]]) -> Lost:
@@ -202,6 +208,7 @@ async def recover(
         )
         repaired = await repair(deserted, record, told)
         await _settle_disks(lost, hosts, repaired)
+        await _settle_memory(lost, hosts, repaired)
         await record.before(Step.CLOSED, **_closing(repaired))
         return repaired
 
@@ -217,6 +224,14 @@ async def _settle_disks(lost: Lost, hosts: Hosts, repaired: Repaired) -> None:
     if here is not None:
         with suppress(HostError):  # what is left is told by the preflight of the next move
             await recover_storage(repaired.machine, here, other)
+
+
+async def _settle_memory(lost: Lost, hosts: Hosts, repaired: Repaired) -> None:
+    """Give up what the move had reserved at the destination."""
+    site = hosts.sites.get(lost.destination)
+    if repaired.last.repair is Repair.NOTHING and site is not None:
+        with suppress(HostError):  # it counts no more by itself, a day after the move
+            await forget_claims(site, lost.vm)
 
 
 def _journal(lost: Lost, folder: Path | None) -> FileJournal:

@@ -34,6 +34,8 @@ def test_an_image_is_made_empty_private_and_is_removed_by_its_record(
     assert info(image)["format"] == image_format
     assert image.stat().st_blocks * 512 < MIB
     folder = str(tmp_path / "whimbrel")
+    assert Path(folder).stat().st_mode & 0o777 == 0o700
+    assert Path(folder, "images").stat().st_mode & 0o777 == 0o700
     assert [held["token"] for held in disks.images_made(folder)] == [token]
     assert disks.image_remove(folder, token)
     assert not image.exists()

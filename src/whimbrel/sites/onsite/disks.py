@@ -73,7 +73,9 @@ def _make_file(
     image_format, size, backing, backing_format = wanted
     token = secrets.token_hex(8)
     record = _record(folder, token)
-    record.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # One by one, since the mode is that of the last folder only.
+    Path(folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+    record.parent.mkdir(mode=0o700, exist_ok=True)
     # Exclusively, so that nobody's image is overwritten whoever is quicker.
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
