@@ -92,3 +92,12 @@ class Claims:
                     "release_memory", folder=self._site.folder, claim=self._made[-1]
                 )
             self._made.pop()
+
+
+async def forget_claims(site: Site, vm: str) -> None:
+    """Give up what a move of a VM whose whimbrel died had reserved on a host.
+
+    Raises:
+        HostError: The host cannot be asked.
+    """
+    await site.ask("forget_claims", folder=site.folder, vm=vm)

@@ -10,7 +10,12 @@ from typing import Any
 import pytest
 
 from whimbrel.sites.onsite import claims
-from whimbrel.sites.onsite.claims import claim_memory, memory_left, release_memory
+from whimbrel.sites.onsite.claims import (
+    claim_memory,
+    forget_claims,
+    memory_left,
+    release_memory,
+)
 
 WHOLE = 1 << 30
 
@@ -157,3 +162,19 @@ def test_free_memory_is_what_this_host_can_give() -> None:
     total = int(Path("/proc/meminfo").read_text().split()[1]) * 1024
     assert 0 < free <= total
     assert claims.free_memory(4096 * 3) == 0
+
+
+def test_what_a_dead_whimbrel_claimed_can_be_given_up_though_its_vm_lives(folder: str) -> None:
+    claim(folder, "dead", WHOLE // 2, vm="web")
+    change(folder, "dead", owner={**written(folder, "dead")["owner"], "start": 1})
+    claim(folder, "alive", WHOLE // 4, vm="web")
+    claim(folder, "other", WHOLE // 4, vm="other")
+    vm_held_by(folder, "web", os.getpid())
+    assert forget_claims(folder, "web") == 1
+    assert not Path(folder, "claims", "dead.json").exists()
+    assert written(folder, "alive")["vm"] == "web"
+    assert forget_claims(folder, "web") == 0
+
+
+def test_where_nothing_was_ever_claimed_nothing_is_given_up(folder: str) -> None:
+    assert forget_claims(folder, "web") == 0

@@ -63,10 +63,14 @@ def outstanding(folder: str, claim: dict[str, Any], now: float) -> int:
     owner = claim["owner"]
     pid = vm_process(folder, claim["vm"])
     same_boot = owner["boot"] == boot_id()
-    owned = same_boot and start_time(owner["pid"]) == owner["start"]
-    if now >= claim["expires"] or not (owned or (same_boot and pid is not None)):
+    if now >= claim["expires"] or not (_owned(owner) or (same_boot and pid is not None)):
         return 0
     return max(0, int(claim["bytes"]) - (resident_bytes(pid) if pid is not None else 0))
+
+
+def _owned(owner: dict[str, Any]) -> bool:
+    """Tell whether the program that made a claim lives."""
+    return bool(owner["boot"] == boot_id() and start_time(owner["pid"]) == owner["start"])
 
 
 def claims(folder: str) -> list[dict[str, Any]]:
@@ -188,6 +192,22 @@ def release_memory(folder: str, claim: str) -> bool:
     return True
 
 
+def forget_claims(folder: str, vm: str) -> int:
+    """Give up what moves of a VM claimed whose whimbrel is gone; return how many that were."""
+    place = Path(folder, "claims")
+    if not place.is_dir():
+        return 0
+    found = 0
+    with _locked(place):
+        for path in place.glob("*.json"):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                claim = json.loads(path.read_text())
+                if claim["vm"] == vm and not _owned(claim["owner"]):
+                    path.unlink()
+                    found += 1
+    return found
+
+
 def _forget_if_void(folder: str, path: Path) -> None:
     """Remove a claim that counts no more, so that they do not pile up after crashes."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
@@ -223,4 +243,5 @@ QUESTIONS = {
     "memory_left": memory_left,
     "claim_memory": claim_memory,
     "release_memory": release_memory,
+    "forget_claims": forget_claims,
 }
