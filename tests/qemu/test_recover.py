@@ -109,7 +109,9 @@ async def test_a_killed_whimbrel_loses_no_guest(
     [lost] = await pair.lost()
     assert (lost.source, lost.destination, lost.exact) == ("a", "b", True)
     done = await recover(lost, pair.hosts, folder=pair.folder)
-    assert [case.repair for case in done.cases] == [*repairs, Repair.NOTHING]
+    quick = [each for each in repairs if each is not Repair.FOLLOW]  # it was over by then
+    taken = [case.repair for case in done.cases]
+    assert taken in ([*repairs, Repair.NOTHING], [*quick, Repair.NOTHING])
     assert done.runs_on is side
     assert await pair.running() == [side]
     assert await pair.left() == ["guest"]

@@ -1,5 +1,9 @@
 """`whimbrel recover`: bring moves to their end whose whimbrel died."""
 
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from enum import StrEnum
 from typing import Annotated
 
@@ -9,7 +13,7 @@ from whimbrel.cli.options import ConfigFile, Json, complete_vms
 from whimbrel.cli.running import run
 from whimbrel.cli.session import Session, opened
 from whimbrel.config import Config, load
-from whimbrel.errors import ConfigError, ExitCode, Held
+from whimbrel.errors import ConfigError, ExitCode, Held, HostError
 from whimbrel.model.migration import Side
 from whimbrel.model.units import parse_time
 from whimbrel.practice.cases import Case, Repair
@@ -102,6 +106,7 @@ class _Job:
         self._patience = patience
         self._take_over = take_over
         self._quiet = quiet
+        self.hears: Callable[[str], None] = lambda _: None
 
     async def carry_out(self) -> list[tuple[Lost, Repaired]]:
         async with opened(self._config) as session:
@@ -142,6 +147,7 @@ class _Job:
         return repaired
 
     def _told(self, case: Case) -> None:
+        self.hears(case.sentence)
         self._say(f"  {case.sentence}{f' {case.hint}' if case.hint else ''}")
 
     def _tell_silent(self, found: Searched) -> None:
@@ -185,3 +191,40 @@ def _document(lost: Lost, repaired: Repaired) -> dict[str, object]:
         "runs_on": repaired.runs_on and repaired.runs_on.value,
         "over": repaired.last.repair is Repair.NOTHING,
     }
+
+
+AGAIN = 2.0
+"""Seconds until hosts that did not answer are asked again."""
+
+
+async def insist(
+    config: Config, vm: str, within: float, say: Callable[[str], None]
+) -> Repaired | None:
+    """Recover this command's own move over fresh connections, as often as it takes.
+
+    For a move that lost its way to a host: to be called when its journal is closed and its
+    connections are given up.
+
+    Args:
+        config: The hosts.
+        vm: The VM.
+        within: Seconds after which it is left to `whimbrel recover`.
+        say: Hears of each case.
+
+    Returns:
+        The repair that made it known where the guest runs, or the last one; None where there
+        was nothing to recover, or it could not be tried.
+    """
+    until = time.monotonic() + within
+    done: Repaired | None = None
+    while True:
+        job = _Job(config, vm, frozenset(), within, take_over=False, quiet=True)
+        job.hears = say
+        with suppress(HostError):
+            found = await job.carry_out()
+            done = found[0][1] if found else done
+            if not found or not _unknown(found[0][1]):
+                return done
+        if time.monotonic() > until:
+            return done
+        await asyncio.sleep(AGAIN)

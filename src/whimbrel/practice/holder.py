@@ -4,6 +4,7 @@ import getpass
 import os
 import socket
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from whimbrel.model.holder import Holder
@@ -30,6 +31,16 @@ def lives(holder: Holder) -> bool | None:
         return _started(holder.pid) == holder.start
     # Another boot of this machine has ended for sure; another machine's has not.
     return False if holder.host == socket.gethostname() else None
+
+
+def same_process(one: Holder, other: Holder) -> bool:
+    """Tell whether two holders are one process."""
+    return (one.boot, one.pid, one.start) == (other.boot, other.pid, other.start)
+
+
+def of_process(pid: int) -> Holder:
+    """Return another process of this machine as a holder, as of now."""
+    return replace(myself(), pid=pid, start=_started(pid) or 0)
 
 
 def _user() -> str:

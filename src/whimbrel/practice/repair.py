@@ -8,6 +8,7 @@ look at both sides ─► case ─► carry out ─┐
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -181,6 +182,9 @@ class _Repairer:
 
     async def _stop_there(self, sides: _Sides) -> None:
         await self.record.before(Step.STOPPING_THERE)
+        if sides.here is not None:
+            with suppress(HostError):  # copies that go there would fail with it
+                await sides.here.storage().release()
         await _there_is(sides.there).stop()
         if sides.here is not None:
             await sides.here.forget_move()

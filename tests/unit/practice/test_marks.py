@@ -10,7 +10,7 @@ from whimbrel.errors import ExitCode, Held, HostError
 from whimbrel.model.holder import Holder
 from whimbrel.model.journal import Entry, Step
 from whimbrel.model.plain import plain
-from whimbrel.practice.holder import lives, myself
+from whimbrel.practice.holder import lives, myself, of_process
 from whimbrel.practice.marks import Mark, MarkedJournal, held, marks_on
 from whimbrel.practice.record import Unwritten
 from whimbrel.sites.local import LocalShell
@@ -113,7 +113,7 @@ async def test_a_move_whose_mark_was_taken_over_does_not_go_on(sites: list[OnSit
 
 
 async def test_a_living_holder_is_not_taken_over(sites: list[OnSite]) -> None:
-    async with held(mark("first-again"), sites):
+    async with held(mark("first-again", of_process(os.getppid())), sites):
         with pytest.raises(Held):
             async with held(mark("first-third"), sites, instead_of="first"):
                 pass

@@ -31,7 +31,7 @@ def mark_set(
         name: The VM's name.
         mark: What stands in the mark; `move` names the move.
         instead_of: A move whose mark may be taken over, or that of a recovery of it
-            (`MOVE-…`), unless its holder lives.
+            (`MOVE-…`), unless its holder lives and is another process.
 
     Returns:
         None when it is marked now; else the mark that is in the way, with `alive`: whether its
@@ -43,7 +43,8 @@ def mark_set(
             alive = _lives(other)
             own = other.get("move") == mark["move"]
             succeeds = str(other.get("move")).partition("-")[0] == instead_of
-            if not own and not (succeeds and alive is not True):
+            free = alive is not True or _same(other, mark)
+            if not own and not (succeeds and free):
                 return {**other, "alive": alive}
         _write(_path(folder, name), mark)
     return None
@@ -113,6 +114,13 @@ def _write(path: Path, mark: Mapping[str, Any]) -> None:
         file.flush()
         os.fsync(file.fileno())
     unfinished.replace(path)
+
+
+def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Tell whether two marks are one process's."""
+    both = (one.get("holder", {}), other.get("holder", {}))
+    first, second = ([each.get(key) for key in ("boot", "pid", "start")] for each in both)
+    return first == second
 
 
 def _lives(mark: Mapping[str, Any]) -> bool | None:
