@@ -109,8 +109,13 @@ class LocalShell:
 
     async def _spawn(self, words: Sequence[str]) -> Process:
         try:
+            # Ctrl-C at a terminal reaches all that share its session; whimbrel settles a move then.
             return await asyncio.create_subprocess_exec(
-                *self._launcher(words), stdin=PIPE, stdout=PIPE, stderr=PIPE
+                *self._launcher(words),
+                stdin=PIPE,
+                stdout=PIPE,
+                stderr=PIPE,
+                start_new_session=True,
             )
         except FileNotFoundError as error:
             raise HostError(

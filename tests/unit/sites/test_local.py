@@ -49,6 +49,13 @@ async def test_a_command_that_does_not_end_is_ended(shell: LocalShell) -> None:
         await shell.run(["sleep", "600"], within=0.05)
 
 
+async def test_an_interrupt_at_the_terminal_does_not_reach_a_command(shell: LocalShell) -> None:
+    done = await shell.run(["ps", "-o", "sid=", "-p", str(os.getpid())])
+    here = int(done.output)
+    done = await shell.run(["sh", "-c", "ps -o sid= -p $$"])
+    assert int(done.output) not in {here, os.getsid(0)}
+
+
 async def test_a_missing_program_is_named(shell: LocalShell) -> None:
     with pytest.raises(HostError, match="no-such-program is not installed"):
         await shell.run(["no-such-program"])
