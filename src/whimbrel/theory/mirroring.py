@@ -3,7 +3,8 @@
     what was copied and what is left, over the last seconds ──► go on, or block writes, and why
 
 `done` and `left` together grow by what the guest writes anew (QEMU: `len` of the job), `done`
-by what is copied. So the two rates are known without measuring anything else.
+by what is copied. So the two rates are known without measuring anything else, once the first
+bytes are copied; before, `left` grows while QEMU looks through the disk (mirror_dirty_init).
 """
 
 from collections.abc import Sequence
@@ -42,9 +43,11 @@ def must_block_writes(seen: Sequence[Seen], allowed: int = LEAST) -> str:
         seen: Looks at one copy, oldest first.
         allowed: Bytes that may be left when the guest stands still.
     """
-    if not seen or seen[-1].copying.mode is CopyMode.WRITE_BLOCKING:
+    # Before the first byte it is still being found out what there is to copy.
+    begun = [each for each in seen if each.copying.done > 0]
+    if not begun or begun[-1].copying.mode is CopyMode.WRITE_BLOCKING:
         return ""
-    window = _window(seen)
+    window = _window(begun)
     if window is None:
         return ""
     first, last = window[0], window[-1]
@@ -69,7 +72,7 @@ def _window(seen: Sequence[Seen]) -> list[Seen] | None:
     if last - seen[0].at < WINDOW:
         return None
     begin = max(index for index, each in enumerate(seen) if last - each.at >= WINDOW)
-    return list(seen)[begin:]
+    return list(seen[begin:])
 
 
 def _never_small(window: Sequence[Seen], allowed: int) -> str:

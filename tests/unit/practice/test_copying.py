@@ -69,7 +69,7 @@ async def test_a_copy_that_stands_still_is_told_but_one_without_a_byte_left_is_n
 
 
 async def test_a_guest_that_outruns_its_copy_has_its_writes_wait_once() -> None:
-    outrun = [Copying(i * 10 * MIB, 500 * MIB) for i in range(30)]
+    outrun = [Copying(1 + i * 10 * MIB, 500 * MIB) for i in range(30)]
     mirror, heard = FakeMirror("vda", iter([*outrun, READY])), Heard()
     await copies([mirror], heard).until_ready()
     assert mirror.mode is CopyMode.WRITE_BLOCKING

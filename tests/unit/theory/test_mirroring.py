@@ -15,7 +15,7 @@ def looks(
     for half in range(11):
         at = half / 2
         rest = max(0, round(left + (written - copied) * at))
-        found.append(Seen(at, Copying(round(copied * at), rest, ready)))
+        found.append(Seen(at, Copying(1 + round(copied * at), rest, ready)))
     return found
 
 
@@ -38,6 +38,14 @@ def test_nothing_is_decided_before_enough_was_seen() -> None:
     assert must_block_writes(looks(100e6, 200e6)[:5]) == ""
 
 
+def test_what_is_found_before_the_first_byte_is_copied_was_not_written_meanwhile() -> None:
+    finding = [Seen(half / 2, Copying(0, half * 100 * MIB)) for half in range(11)]
+    assert must_block_writes(finding) == ""
+    going = [Seen(5.5 + each.at, each.copying) for each in looks(100e6, 1e6, left=1100 * MIB)]
+    for count in range(len(going)):
+        assert must_block_writes([*finding, *going[: count + 1]]) == ""
+
+
 def test_what_is_decided_is_not_decided_again() -> None:
     seen = looks(100e6, 200e6)
     last = seen[-1]
@@ -47,7 +55,7 @@ def test_what_is_decided_is_not_decided_again() -> None:
 
 def test_a_copy_in_step_may_have_a_little_left_now_and_then() -> None:
     assert must_block_writes(looks(50e6, 50e6, ready=True, left=LEAST)) == ""
-    calm = [*looks(50e6, 50e6, ready=True), Seen(5.5, Copying(0, 0, ready=True))]
+    calm = [*looks(50e6, 50e6, ready=True), Seen(5.5, Copying(1, 0, ready=True))]
     assert must_block_writes(calm) == ""
 
 
