@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from whimbrel.sites.onsite.sockets import cut_connections
+from whimbrel.sites.onsite.sockets import cut_connections, limit_silence
 
 TALKS = """
 import socket, sys
@@ -49,6 +49,39 @@ def test_connections_to_other_ports_stand(server: socket.socket) -> None:
         with connection:
             connection.sendall(b"x")
         assert process.stdout.readline() == "1\n"
+
+
+SENDS = """
+import socket, sys
+with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as connection:
+    print("connected", flush=True)
+    sys.stdin.readline()
+    print(connection.getsockopt(socket.IPPROTO_TCP, 18), flush=True)
+    try:
+        while True:
+            connection.sendall(b"x" * 65536)
+    except OSError as error:
+        print(type(error).__name__, flush=True)
+"""
+
+
+def test_a_process_whose_peer_takes_nothing_more_is_told_after_the_limit(
+    server: socket.socket,
+) -> None:
+    port = server.getsockname()[1]
+    words = [sys.executable, "-c", SENDS, str(port)]
+    with subprocess.Popen(
+        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout.readline() == "connected\n"
+        assert limit_silence(process.pid, port, 0.4) == 1
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "400\n"
+        assert process.stdout.readline() == "TimeoutError\n"
+        assert process.wait(10) == 0
 
 
 def test_a_process_that_has_gone_is_an_error() -> None:

@@ -25,7 +25,7 @@ from whimbrel.hypervisors.qemu.encryption import (
     migration_parameters,
 )
 from whimbrel.hypervisors.qemu.machine import QemuMachine, QemuReception
-from whimbrel.hypervisors.qemu.migration import EVENTS, Guard, QemuMigration
+from whimbrel.hypervisors.qemu.migration import EVENTS, Far, Guard, QemuMigration
 from whimbrel.hypervisors.qemu.translate import (
     capabilities_for,
     channels_argument,
@@ -104,6 +104,7 @@ class QemuHypervisor(ABC):
             machine.vm.memory,
             lambda: process.alive,
             _guard(process, tuning, address),
+            far=Far(address.port, process.limit_silence),
         )
         channels = channels_argument(address, tuning.transport)
         try:

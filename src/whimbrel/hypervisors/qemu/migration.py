@@ -48,6 +48,31 @@ HANDSHAKE_WITHIN = 5.0
 """Seconds for both ends to shake hands (TLS); a far end that is there takes milliseconds."""
 
 
+SILENT_AT_MOST = 30.0
+"""Seconds that a far end may leave what was sent to it without an answer. TCP alone would try
+for a quarter of an hour, and during the switchover the guest stands still as long."""
+
+Impatience = Callable[[int, float], Awaitable[None]]
+"""Lets the source's connections to a port end when the far end is silent for so many seconds."""
+
+
+async def patient(_port: int, _seconds: float) -> None:
+    """Leave connections as they are."""
+
+
+@dataclass(frozen=True)
+class Far:
+    """The far end of a migration.
+
+    Attributes:
+        port: Its port; 0: not known.
+        limit: What limits its silence.
+    """
+
+    port: int = 0
+    limit: Impatience = patient
+
+
 @dataclass(frozen=True)
 class Guard:
     """What frees a source from a far end that accepts its connection and then keeps silent.
@@ -78,10 +103,13 @@ class QemuMigration:
         memory: int,
         alive: Callable[[], bool],
         guard: Guard | None = None,
+        *,
+        far: Far = Far(),
     ) -> None:
         self._monitor = monitor
         self._guard = guard
-        self._was_cut = False
+        self._far = far
+        self._was_cut = self._limited = False
         self._memory = memory
         self._events = events
         self._alive = alive
@@ -116,6 +144,7 @@ class QemuMigration:
         """See `ports.Migration.watch`."""
         try:
             while self._phase not in ENDS:
+                await self._limit_silence()
                 heard = await self._events.next(self._next_poll - self._clock())
                 if heard is None:
                     async for event in self._poll():
@@ -176,6 +205,12 @@ class QemuMigration:
                 transferred=self._last.transferred,
             )
         return ended
+
+    async def _limit_silence(self) -> None:
+        """Do so once all connections are made, and the guest does not wait for anything else."""
+        if self._far.port and not self._limited and self._phase is Phase.PRECOPY:
+            self._limited = True
+            await self._far.limit(self._far.port, SILENT_AT_MOST)
 
     async def _poll(self) -> AsyncIterator[Event]:
         self._next_poll = self._clock() + POLL_EVERY

@@ -73,6 +73,12 @@ class Process(Protocol):
         Nothing happens where that cannot be done.
         """
 
+    async def limit_silence(self, port: int, seconds: float) -> None:
+        """Let its present connections from or to a port end when the far end is silent so long.
+
+        Nothing happens where that cannot be done.
+        """
+
     async def remove_private(self, folder: str) -> None:
         """Remove a folder made by `private_file` with all that is in it; harmless without one."""
 
@@ -165,6 +171,9 @@ class ChildProcess:
 
     async def cut(self, port: int) -> None:
         """See `Process.cut`; does nothing: the lab's network has no strangers."""
+
+    async def limit_silence(self, port: int, seconds: float) -> None:
+        """See `Process.limit_silence`; does nothing: the lab's network does not break."""
 
     async def remove_private(self, folder: str) -> None:
         """See `Process.remove_private`."""

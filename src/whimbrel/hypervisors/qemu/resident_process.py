@@ -196,6 +196,11 @@ class ResidentProcess:
         with suppress(HostError):  # no right to do so, or gone
             await self.place.site.ask("cut_connections", pid=self.pid, port=port)
 
+    async def limit_silence(self, port: int, seconds: float) -> None:
+        """See `Process.limit_silence`."""
+        with suppress(HostError):  # no right to do so, or gone
+            await self.place.site.ask("limit_silence", pid=self.pid, port=port, seconds=seconds)
+
     async def remove_private(self, folder: str) -> None:
         """See `Process.remove_private`."""
         await self.place.site.ask("machine_file_remove", place=self.place.folder, name=folder)

@@ -52,6 +52,10 @@ PORTS = range(49152, 49216)
 FINISHES_WITHIN = 120.0
 """Seconds for what is left of a copy once its guest stands still; a decision is due far sooner."""
 
+HANDED_OVER_WITHIN = 20.0
+"""Seconds for the last bytes of a copy that is in step, while the guest stands still for them:
+what the guest wrote in a moment. Where the link has broken it goes on with its own disk then."""
+
 _LET_GO_WITHIN = 1.0
 """Seconds for an abandoned copy to end before its connection is cut."""
 
@@ -112,12 +116,13 @@ class QemuMirror:
         job = await self._job()
         if job is None or not job.get("ready"):
             raise HostError(self._not_whole(str(job.get("error", "")) if job else ""))
-        await self._conclude("block-job-cancel", {"device": job_of(self.disk), "force": False})
+        gently = {"device": job_of(self.disk), "force": False}
+        await self._conclude("block-job-cancel", gently, HANDED_OVER_WITHIN)
         await remove_nodes(self._monitor, self._place)
 
     async def pivot(self) -> None:
         """See `ports.Mirror.pivot`."""
-        await self._conclude("job-complete", {"id": job_of(self.disk)})
+        await self._conclude("job-complete", {"id": job_of(self.disk)}, FINISHES_WITHIN)
         await remove_nodes(self._monitor, self._source)
 
     async def abandon(self) -> None:
@@ -131,12 +136,12 @@ class QemuMirror:
     async def _job(self) -> Mapping[str, Any] | None:
         return None if self._gone else await _find(self._monitor, job_of(self.disk))
 
-    async def _conclude(self, command: str, arguments: Mapping[str, Any]) -> None:
+    async def _conclude(self, command: str, arguments: Mapping[str, Any], within: float) -> None:
         """End the job by a command, and raise when the copy is not whole."""
         events = self._monitor.listen(_CHANGES)
         try:
             await self._monitor.execute(command, arguments)
-            if not await _ended(self._monitor, events, job_of(self.disk), FINISHES_WITHIN):
+            if not await _ended(self._monitor, events, job_of(self.disk), within):
                 raise HostError(self._not_whole("the rest did not go through in time"))
         finally:
             events.close()

@@ -1,4 +1,8 @@
-"""Connections of another process on this host: cut from outside, when it cannot do so itself."""
+"""Connections of another process on this host: cut from outside, or given less patience.
+
+QEMU does neither by itself: on a connection whose far end is gone it waits as long as TCP
+tries, a quarter of an hour (tcp(7), tcp_retries2), and its guest may stand still meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +11,15 @@ import ctypes
 import os
 import socket
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _PIDFD_GETFD = 438  # the same number on every architecture but alpha
 _LOCAL, _REMOTE, _STATE, _INODE = 1, 2, 3, 9  # columns of /proc/net/tcp, proc(5)
 _LISTENS = "0A"
+_USER_TIMEOUT = 18  # TCP_USER_TIMEOUT, linux/tcp.h
 
 
 def cut_connections(pid: int, port: int) -> int:
@@ -19,12 +28,30 @@ def cut_connections(pid: int, port: int) -> int:
     It goes on to listen where it listens, and sees the others end. Needs the right to trace it:
     root, or its parent.
     """
+    return _each(pid, port, _shut)
+
+
+def limit_silence(pid: int, port: int, seconds: float) -> int:
+    """Let every such connection end that stays without an answer for so long; return how many.
+
+    Connections that it makes later are not among them. Needs the same right.
+    """
+
+    def limit(connection: socket.socket) -> None:
+        connection.setsockopt(socket.IPPROTO_TCP, _USER_TIMEOUT, round(seconds * 1000))
+
+    return _each(pid, port, limit)
+
+
+def _each(pid: int, port: int, work: Callable[[socket.socket], None]) -> int:
+    """Do something to each connection of a process that has a port at either end."""
     wanted = {f"socket:[{inode}]" for inode in _inodes(pid, port)}
     found = [int(fd.name) for fd in Path(f"/proc/{pid}/fd").iterdir() if _link(fd) in wanted]
     handle = os.pidfd_open(pid)
     try:
         for number in found:
-            _shut(handle, number)
+            with socket.socket(fileno=_taken(handle, number)) as connection:
+                work(connection)
     finally:
         os.close(handle)
     return len(found)
@@ -49,14 +76,19 @@ def _link(entry: Path) -> str:
         return ""
 
 
-def _shut(handle: int, number: int) -> None:
+def _taken(handle: int, number: int) -> int:
+    """Return a descriptor of our own for one of another process."""
     library = ctypes.CDLL(None, use_errno=True)
-    taken = library.syscall(_PIDFD_GETFD, handle, number, 0)
+    taken = int(library.syscall(_PIDFD_GETFD, handle, number, 0))
     if taken < 0:
         error = ctypes.get_errno()
         raise OSError(error, f"cannot reach the connection: {os.strerror(error)}")
-    with socket.socket(fileno=taken) as connection, contextlib.suppress(OSError):
-        connection.shutdown(socket.SHUT_RDWR)  # an error says that it is shut already
+    return taken
 
 
-QUESTIONS = {"cut_connections": cut_connections}
+def _shut(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # an error says that it is shut already
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+QUESTIONS = {"cut_connections": cut_connections, "limit_silence": limit_silence}
