@@ -36,7 +36,7 @@ SLOW = 150_000.0
 TUNINGS = {
     "precopy": Tuning(),
     "slow": Tuning(bandwidth_limit=SLOW),
-    "postcopy": Tuning(postcopy=Postcopy.IF_STALLED, bandwidth_limit=SLOW),
+    "postcopy": Tuning(postcopy=Postcopy.IF_STALLED, bandwidth_limit=5 * SLOW),
 }
 
 

@@ -1,6 +1,7 @@
 """A whimbrel that is killed in the middle of a real move, and the one that recovers it."""
 
 import asyncio
+import json
 import shutil
 import signal
 import sys
@@ -71,7 +72,8 @@ async def pair() -> AsyncIterator[Pair]:
     sites = {name: OnSite(LocalShell(name), str(folder / name)) for name in ("a", "b")}
     a, b = (ResidentHost(name, site) for name, site in sites.items())
     try:
-        await a.start(Vm("guest", 256 * MIB))
+        # Even zero pages take their time at the slowest rate that QEMU keeps to.
+        await a.start(Vm("guest", 1024 * MIB))
         yield Pair(folder, sites, a, b)
     finally:
         for host in (a, b):
@@ -132,6 +134,35 @@ async def test_another_machine_recovers_by_the_marks_alone(pair: Pair) -> None:
     [told] = histories(folder=pair.folder / "journals")
     assert told.closed
     assert await pair.lost() == ()
+
+
+async def test_the_command_tells_the_case_and_repairs_it(pair: Pair) -> None:
+    config = pair.folder / "whimbrel.toml"
+    config.write_text(
+        "".join(
+            f'[hosts.{name}]\nuri = "qemu:///local"\nfolder = "{site.folder}"\n'
+            for name, site in pair.sites.items()
+        )
+    )
+    words = [sys.executable, "-m", "whimbrel", "recover", "--config", str(config)]
+    code, said = await told(words)
+    assert (code, said) == (0, "Nothing to recover.\n")
+    await pair.die("prepared", "precopy")
+    code, said = await told([*words, "guest"])
+    assert code == 0, said
+    assert "guest, a to b, begun by" in said
+    assert "what waits at the destination is left over" in said
+    assert said.endswith("  guest runs on a.\n")
+    assert await pair.running() == [Side.SOURCE]
+    code, said = await told([*words, "--json"])
+    assert json.loads(said) == {"schema": "whimbrel.recover/1", "moves": []}
+
+
+async def told(words: Sequence[str]) -> tuple[int | None, str]:
+    """Run a command and return its exit code and what it printed."""
+    process = await asyncio.create_subprocess_exec(*words, stdout=asyncio.subprocess.PIPE)
+    said, _ = await process.communicate()
+    return process.returncode, said.decode()
 
 
 async def test_a_vm_whose_move_died_is_not_moved_before_it_is_recovered(pair: Pair) -> None:
