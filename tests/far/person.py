@@ -23,6 +23,7 @@ from whimbrel.lab.redline import Redline
 from whimbrel.model.inventory import Host
 from whimbrel.model.scenario import Load
 from whimbrel.model.units import MIB
+from whimbrel.practice.history import histories
 
 PATIENCE = 240.0
 
@@ -64,16 +65,19 @@ class Person:
     environment: dict[str, str]
     running: list[asyncio.subprocess.Process] = field(default_factory=list)
 
-    async def whimbrel(self, *words: str, within: float = PATIENCE) -> Said:
-        """Run the command to its end."""
-        process = await self.started(*words)
+    async def whimbrel(
+        self, *words: str, within: float = PATIENCE, configured: bool = True
+    ) -> Said:
+        """Run the command to its end; `configured` hands it the config."""
+        process = await self.started(*words, configured=configured)
         async with asyncio.timeout(within):
             output, errors = await process.communicate()
         return Said(process.returncode or 0, output.decode(), errors.decode())
 
-    async def started(self, *words: str) -> asyncio.subprocess.Process:
+    async def started(self, *words: str, configured: bool = True) -> asyncio.subprocess.Process:
         """Start the command on the control network; it is killed at the end if it still runs."""
-        command = [sys.executable, "-m", "whimbrel", *words, "--config", str(self.config)]
+        given = ["--config", str(self.config)] if configured else []
+        command = [sys.executable, "-m", "whimbrel", *words, *given]
         process = await asyncio.create_subprocess_exec(
             *self.far.enter(command),
             stdout=asyncio.subprocess.PIPE,
@@ -138,6 +142,16 @@ class Person:
             for vm in said.json["vms"]
             if vm["name"] == name and vm["state"] == "running"
         ]
+
+    async def until_step(self, vm: str, step: str) -> None:
+        """Wait until a move of the VM that is conducted now has announced a step."""
+        folder = Path(self.environment["XDG_STATE_HOME"], "whimbrel", "journals")
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                now = [each for each in histories(vm, folder) if each.conducted]
+                if any(entry.step.value == step for each in now for entry in each.entries):
+                    return
+                await asyncio.sleep(0.05)
 
     def host(self, name: str) -> Host:
         """Return a host as the config describes it."""

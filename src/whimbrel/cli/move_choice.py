@@ -11,6 +11,7 @@ from whimbrel.model.plan import Certificate
 from whimbrel.model.prediction import Prediction, Verdict
 from whimbrel.model.survey import Surveyed
 from whimbrel.report.plan import Planned, SavedPlan
+from whimbrel.theory.rates import least_rate
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,11 @@ def as_saved(
 
 def _unseen(journey: Journey) -> Decided:
     """Return a sound way for a guest that nobody looked at, or the one that was named."""
-    named = journey.asked.method
-    method = Method.MULTICHANNEL if named is Method.AUTO else named
+    named, limit = journey.asked.method, journey.settings.bandwidth_limit
+    sound = Method.MULTICHANNEL
+    if limit is not None and limit < least_rate(journey.settings.channels):
+        sound = Method.TCP
+    method = sound if named is Method.AUTO else named
     hints = journey.machine.vm.free_page_hints
     settings = replace(journey.settings, free_page_hints=hints, prepared_memory=None)
     return Decided(method, tuning_for(method, settings))

@@ -225,10 +225,11 @@ def _bandwidth(trial: Trial) -> Remedy | None:
     survey = trial.situation.survey
 
     def at(candidate: Candidate, factor: float) -> Other:
-        now = survey.link.goodput_for(candidate.tuning.channels or 1)
+        link = survey.along(candidate.tuning).link
+        now = link.goodput_for(candidate.tuning.channels or 1)
         rate = _link(now * factor)
-        more = {streams: each * rate / now for streams, each in survey.link.goodput.items()}
-        wider = replace(survey, link=replace(survey.link, goodput=more))
+        more = {streams: each * rate / now for streams, each in link.goodput.items()}
+        wider = replace(survey, link=replace(link, goodput=more))
         return Other(wider, candidate, trial.plan.wish, rate)
 
     found = trial.least(at, WIDEST)

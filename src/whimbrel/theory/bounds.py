@@ -121,7 +121,7 @@ def bounds(
         floor: Bytes per second that the link is promised to carry in every second; None
             takes the 10th percentile of the surveyed goodput.
     """
-    rules = rules or QemuRules()
+    rules, survey = rules or QemuRules(), survey.along(tuning)
     alone = replace(tuning, channels=None, compression=None)
     worst, plain = _worst(survey, tuning, floor), _worst(survey, alone, floor)
     most = costs(survey, tuning, rules, worst)

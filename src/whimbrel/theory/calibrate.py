@@ -91,7 +91,8 @@ class Corrections:
     def on_link(self, link: LinkProfile) -> LinkProfile:
         """Return a link of which a move gets what past moves got."""
         goodput = {streams: rate * self.link for streams, rate in link.goodput.items()}
-        return replace(link, goodput=goodput)
+        every = None if link.multipath is None else self.on_link(link.multipath)
+        return replace(link, goodput=goodput, multipath=every)
 
     def on_source(self, host: HostProfile) -> HostProfile:
         """Return a source that costs what it did."""
@@ -137,7 +138,10 @@ def calibrate(
     """
     past = [
         _Past(
-            each, each.survey, simulate(each.survey, each.tuning, rules, deadline=PATIENCE), rules
+            each,
+            each.survey.along(each.tuning),
+            simulate(each.survey, each.tuning, rules, deadline=PATIENCE),
+            rules,
         )
         for each in records
         if each.survey is not None and _teaches(each, source, destination, before)

@@ -3,7 +3,8 @@
     candidates   a method, one tuning                     what a person names
     variants     methods x channels x codecs x forms      what a plan weighs
                      form: destination memory prepared or as it comes,
-                           free page hints or not, set up for post-copy or not
+                           free page hints or not, set up for post-copy or not,
+                           over one NIC or over all of them
     aids         a way that is not sure to complete, with what helps it to
 
 What is not offered leaves a reason.
@@ -32,15 +33,23 @@ from whimbrel.theory.situation import Situation
 NAMED = tuple(method for method in Method if method is not Method.AUTO)
 """The methods that say what they do."""
 
-WEIGHED = tuple(m for m in NAMED if m not in {Method.QEMU_DEFAULT, Method.AUTO_CONVERGE})
-"""Where a plan begins: without QEMU's own cap, which only makes TCP slower, and without
-throttling, which is an aid (`aids`)."""
+_UNWEIGHED = {Method.QEMU_DEFAULT, Method.AUTO_CONVERGE, Method.ENCRYPTED}
+
+WEIGHED = tuple(method for method in NAMED if method not in _UNWEIGHED)
+"""Where a plan begins: without QEMU's own cap, which only makes TCP slower, without throttling,
+which is an aid (`aids`), and encrypted where that is wanted, not where it is quicker."""
 
 CHANNELS = (2, 4)
 """Numbers of channels that are weighed beside the one that was set and those surveyed."""
 
-AIDED = (Method.TCP, Method.MULTICHANNEL, Method.COMPRESSED)
+MANY_CHANNELS = (8, 16)
+"""And these where the survey found as many idle cores for them, within the budget."""
+
+AIDED = (Method.TCP, Method.MULTICHANNEL, Method.MULTINIC, Method.COMPRESSED)
 """Methods that are helped where they are not sure to complete."""
+
+SPREAD = (Method.MULTICHANNEL, Method.COMPRESSED, Method.POSTCOPY, Method.POSTCOPY_PREEMPT)
+"""Methods that are weighed over all NICs as well; a plain stream there is `multinic`."""
 
 Found = tuple[tuple[Candidate, ...], tuple[Rejection, ...]]
 
@@ -82,15 +91,17 @@ def variants(situation: Situation, settings: Settings, wish: Wish) -> Found:
     allowed = within_wish(situation, settings, wish)
     found: dict[Tuning, Candidate] = {}
     rejected: dict[tuple[Method, str], Rejection] = {}
-    for count, codec in product(_channels(situation, settings), _codecs(situation, settings)):
+    counts, codecs = _channels(situation, settings, wish), _codecs(situation, settings)
+    for count, codec in product(counts, codecs):
         chosen = replace(allowed, channels=count, compression=codec)
         possible, refused = candidates(chosen, situation.source, situation.destination, WEIGHED)
         for each in possible:
-            for form in _forms(each, situation, wish):
+            for form in _spread(_forms(each, situation, wish), situation):
                 found.setdefault(form.tuning, form)
         rejected |= {(each.method, each.reason): each for each in refused}
     known = tuple(each for each in found.values() if _measured(situation, each))
-    return known, (*rejected.values(), *_unmeasured(situation, found.values()))
+    alone = _alone(situation, rejected.values())
+    return known, (*rejected.values(), *_unmeasured(situation, found.values()), *alone)
 
 
 def aids(
@@ -180,9 +191,30 @@ SHORTEST = 0.001
 """Seconds of the shortest downtime limit that QEMU can be told (downtime-limit, in ms)."""
 
 
-def _channels(situation: Situation, settings: Settings) -> tuple[int, ...]:
+def _channels(situation: Situation, settings: Settings, wish: Wish) -> tuple[int, ...]:
     surveyed = (count for count in situation.survey.link.goodput if count > 1)
-    return tuple(dict.fromkeys((settings.channels, *CHANNELS, *surveyed)))
+    budget = wish.cpu_budget
+    cores = situation.cores if budget is None else min(situation.cores, budget)
+    many = (count for count in MANY_CHANNELS if count <= cores)
+    return tuple(dict.fromkeys((settings.channels, *CHANNELS, *many, *surveyed)))
+
+
+def _spread(forms: Iterable[Candidate], situation: Situation) -> Iterator[Candidate]:
+    """Yield each form, and where there are several NICs, over all of them too."""
+    several = situation.survey.link.multipath is not None
+    for form in forms:
+        if not form.tuning.multipath or several:
+            yield form
+        if several and form.method in SPREAD and Capability.MPTCP in situation.common:
+            yield replace(form, tuning=replace(form.tuning, multipath=True))
+
+
+def _alone(situation: Situation, rejected: Iterable[Rejection]) -> list[Rejection]:
+    """Return why several NICs are not weighed, where nothing else is in their way."""
+    told = any(each.method is Method.MULTINIC for each in rejected)
+    if told or situation.survey.link.multipath is not None:
+        return []
+    return [Rejection(Method.MULTINIC, "the hosts are known to share one NIC only")]
 
 
 def _codecs(situation: Situation, settings: Settings) -> tuple[Compression, ...]:

@@ -117,7 +117,8 @@ def highest_limit(survey: Survey, tuning: Tuning, wish: Wish, most: Bounds) -> f
     bandwidth or the one it was told, and then needs `most.standing` on top.
     """
     streams = tuning.channels or 1
-    believed = tuning.switchover_bandwidth or high_goodput(survey.link, streams)
+    link = survey.along(tuning).link
+    believed = tuning.switchover_bandwidth or high_goodput(link, streams)
     stretch = max(1.0, believed / PAGE * most.final)
     return max(0.0, (wish.downtime - most.standing) / stretch)
 

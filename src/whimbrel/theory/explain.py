@@ -2,7 +2,7 @@
 
 import math
 
-from whimbrel.model.method import Compression, Postcopy
+from whimbrel.model.method import Compression, Method, Postcopy
 from whimbrel.model.plan import Candidate, Certificate, Forecast, Goal, Plan, Rung
 from whimbrel.model.units import format_size, format_time
 from whimbrel.theory.choose import figure
@@ -36,6 +36,7 @@ def described(candidate: Candidate) -> str:
         f"{candidate.method}": True,
         f"{tuning.channels} channels": tuning.channels is not None,
         f"{_codec(tuning.compression)}": tuning.compression is not None,
+        "over all NICs": tuning.multipath and candidate.method is not Method.MULTINIC,
         "throttling": tuning.throttling,
         "memory prepared": tuning.prepared_memory is not None,
         "free page hints": tuning.free_page_hints,

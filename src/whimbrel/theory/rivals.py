@@ -32,6 +32,7 @@ def rivals(survey: Survey, tuning: Tuning) -> Mapping[str, Baseline]:
 
     Post-copy sends every page once whatever the guest writes, which all of them know.
     """
+    survey = survey.along(tuning)
     ratio = survey.memory.ratio(tuning.compression).all
     volume = survey.memory.total * (1 - survey.memory.zero_share) * ratio
     bandwidth = survey.link.goodput_for(tuning.channels or 1)

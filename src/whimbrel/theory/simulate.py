@@ -77,6 +77,7 @@ def simulate(
             otherwise its last passes are extrapolated and not listed.
         controlled: Whether the convergence control starts post-copy, as in a real move.
     """
+    survey = survey.along(tuning)
     job = Job(survey, tuning, rules or QemuRules(), deadline, controlled)
     walk = Walk(job, draw(survey, tuning), lambda count: np.full(count, 0.5), patient=patient)
     costs = walk.costs
@@ -142,6 +143,7 @@ def predict(
         deadline: Seconds after which a draw counts as not completed.
         draws: How many.
     """
+    survey = survey.along(tuning)
     job = Job(survey, tuning, rules or QemuRules(), deadline)
     sample = draw(survey, tuning, generator, draws)
     walk = Walk(job, sample, generator.random)

@@ -25,7 +25,7 @@ STEP = 1.5
 REFINED = 2
 """How often the last step of a search is halved."""
 
-_TRIED = (Method.TCP, Method.MULTICHANNEL, Method.COMPRESSED)
+_TRIED = (Method.TCP, Method.MULTICHANNEL, Method.MULTINIC, Method.COMPRESSED)
 
 
 @dataclass(frozen=True)

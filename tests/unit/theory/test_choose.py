@@ -139,6 +139,15 @@ def test_a_cpu_budget_holds_for_each_host_and_for_preparing_memory() -> None:
     assert no.reason == "keeps 2.0 cores of the destination busy, more than 1"
 
 
+def test_channels_are_rejected_where_they_would_not_hold_the_limit() -> None:
+    for limit, held in ((2e6, False), (50e6, True)):
+        several = forecast(Method.MULTICHANNEL)
+        tuning = replace(several.candidate.tuning, channels=2, bandwidth_limit=limit)
+        way = replace(several, candidate=Candidate(Method.MULTICHANNEL, tuning))
+        found = choose([way], replace(WISH, bandwidth_limit=limit))
+        assert bool(found.ranking) is held
+
+
 def test_a_bandwidth_limit_rejects_what_may_send_more() -> None:
     [no] = choose([forecast(Method.TCP)], replace(WISH, bandwidth_limit=125e6)).rejected
     assert no.reason == "may send as much as the link carries, more than 1 Gbit/s"
