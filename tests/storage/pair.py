@@ -79,6 +79,7 @@ class Pair:
         *,
         wire: Wire | None = None,
         address: MigrationAddress = HERE,
+        tuning: Tuning | None = None,
     ) -> tuple[Moved, StorageBeside]:
         """Move a VM with its disks from a to b, the disks over a wire if there is one."""
         async with storage_beside(machine, self.hosts, wish, watched) as beside:
@@ -87,7 +88,7 @@ class Pair:
                 machine,
                 self.b,
                 address,
-                Tuning(encrypted=address.encrypted),
+                tuning or Tuning(encrypted=address.encrypted),
                 60.0,
                 companions=(OverWire(beside, wire) if wire else beside,),
                 vm=beside.vm,

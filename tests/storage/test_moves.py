@@ -11,8 +11,10 @@ from storage.guests import disk_vm, redline, sparse, verified
 from storage.pair import Pair, Watched, disk, one_disk
 from storage.wire import wire
 from whimbrel.model.inventory import MigrationAddress
-from whimbrel.model.migration import Side
+from whimbrel.model.method import Postcopy, Tuning
+from whimbrel.model.migration import Phase, Side
 from whimbrel.model.outcome import Ending
+from whimbrel.model.scenario import Load
 from whimbrel.model.storage import CopyMode, Extent
 from whimbrel.model.units import GIB, MIB
 from whimbrel.practice.storage import StorageWish
@@ -68,6 +70,23 @@ async def test_a_vm_moves_with_all_its_disks_while_it_writes_them(pair: Pair) ->
         before = await guest.disk_written("/dev/vda")
         while await guest.disk_written("/dev/vda") == before:
             pass  # every question waits for its answer
+
+
+async def test_disks_are_whole_before_a_guest_goes_over_by_post_copy(pair: Pair) -> None:
+    # So small a downtime limit that pre-copy cannot end the move.
+    tuning = Tuning(postcopy=Postcopy.AFTER_FIRST_PASS, downtime_limit=0.001, bandwidth_limit=40e6)
+    async with one_disk(pair, rate=8 * MIB) as machine:
+        async with redline(machine) as guest:
+            await guest.fill(Load(fill=64 * MIB, hot=32 * MIB, dirty_rate=80e6))
+        wish = StorageWish((str(pair.images_b),))
+        moved, _ = await pair.move(machine, wish, Watched(), tuning=tuning)
+    phases = [change.phase for change in moved.outcome.phases]
+    assert phases[-3:] == [Phase.SWITCHOVER, Phase.POSTCOPY, Phase.COMPLETED]
+    assert moved.machine is not None
+    [found] = await verified(moved.machine, "/dev/vda")
+    assert found.intact
+    async with redline(moved.machine) as guest:
+        assert (await guest.verify()).intact
 
 
 async def test_an_encrypted_move_encrypts_its_disks_too(pair: Pair) -> None:
