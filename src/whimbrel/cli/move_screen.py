@@ -87,7 +87,8 @@ def sentence(said: MoveSaid) -> str:
     where = (
         "Where it runs is not known." if outcome.runs_on is None else f"It runs on {said.source}."
     )
-    return f"The move of {said.vm} to {said.destination} {ending}: {outcome.reason}. {where}"
+    why = outcome.reason.rstrip(".")
+    return f"The move of {said.vm} to {said.destination} {ending}: {why}. {where}"
 
 
 def _style(said: MoveSaid) -> str:

@@ -1,0 +1,106 @@
+"""What every cell of the matrix has to come to.
+
+Host a is the source, b the destination. A guest is lost only where physics leaves no other way:
+the process that had its memory was killed.
+"""
+
+from dataclasses import dataclass, replace
+
+from faults.injections import Fault
+from faults.phases import Phase
+from whimbrel.errors import ExitCode
+
+DONE = (ExitCode.DONE, ExitCode.GOAL_MISSED)
+STAYED = (ExitCode.SAFE_AT_SOURCE,)
+UNKNOWN = (ExitCode.PLACE_UNKNOWN,)
+KILLED = (-9,)
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a cell has to come to.
+
+    Attributes:
+        runs_on: Hosts on which the guest may run afterwards, on one of them; empty: it is lost.
+        codes: How `whimbrel move` may exit.
+        recovers: Whether `whimbrel recover` is to be called, when the world is mended; else
+            nothing may be left over without it.
+        why: For a lost guest: the physics.
+    """
+
+    runs_on: tuple[str, ...]
+    codes: tuple[int, ...]
+    recovers: bool = False
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class NotApplicable:
+    """A cell that cannot be."""
+
+    reason: str
+
+
+STAYS = Expected(("a",), STAYED)
+REFUSED = Expected(("a",), (ExitCode.NO_PLAN,))
+MOVES = Expected(("b",), DONE)
+EITHER = Expected(("a", "b"), (*DONE, *STAYED))
+FOUND = Expected(("a", "b"), KILLED, recovers=True)
+LEFT = Expected(("a", "b"), UNKNOWN, recovers=True)
+
+
+def lost(why: str) -> Expected:
+    """Return what holds where physics takes the guest."""
+    return Expected((), UNKNOWN, recovers=True, why=why)
+
+
+POWER_CUT = "it ran in the process that was killed, as with any host that fails"
+HALF = "a part of its memory was in the process that was killed"
+NO_PORT = NotApplicable("the destination's kernel hands out a port that is free")
+
+_PHASES = tuple(Phase)
+
+
+def _row(*cells: Expected | NotApplicable) -> dict[Phase, Expected | NotApplicable]:
+    return dict(zip(_PHASES, cells, strict=True))
+
+
+def _at(host: str, cell: Expected) -> Expected:
+    return replace(cell, runs_on=(host,))
+
+
+EXPECTED: dict[Fault, dict[Phase, Expected | NotApplicable]] = {
+    # before, mirror, first, later, switchover, disks' switchover, post-copy, after
+    Fault.WHIMBREL: _row(
+        _at("a", FOUND),
+        _at("a", FOUND),
+        FOUND,
+        FOUND,
+        FOUND,
+        _at("a", FOUND),
+        _at("b", FOUND),
+        _at("b", FOUND),
+    ),
+    Fault.SOURCE: _row(*[lost(POWER_CUT)] * 6, lost(HALF), MOVES),
+    Fault.DESTINATION: _row(*[STAYS] * 6, lost(HALF), lost(POWER_CUT)),
+    Fault.LINK_BREAK: _row(*[MOVES] * 8),
+    Fault.LINK: _row(*[STAYS] * 6, _at("b", LEFT), MOVES),
+    Fault.DISK: _row(REFUSED, STAYS, STAYS, STAYS, MOVES, MOVES, MOVES, MOVES),
+    Fault.PORT: _row(MOVES, *[NO_PORT] * 5, MOVES, NO_PORT),
+    Fault.MEMORY: _row(
+        REFUSED,
+        STAYS,
+        STAYS,
+        EITHER,
+        EITHER,
+        EITHER,
+        lost(HALF),
+        NotApplicable("the kernel kills QEMU: see there"),
+    ),
+    Fault.SSH: _row(
+        _at("a", LEFT), _at("a", LEFT), LEFT, LEFT, LEFT, _at("a", LEFT), LEFT, _at("b", LEFT)
+    ),
+    Fault.QMP_HERE: _row(STAYS, STAYS, STAYS, STAYS, EITHER, EITHER, MOVES, MOVES),
+    Fault.QMP_THERE: _row(STAYS, EITHER, EITHER, EITHER, EITHER, EITHER, MOVES, MOVES),
+}
+"""Every cell. An ending that is "either" depends on who is quicker, and is right both ways."""
