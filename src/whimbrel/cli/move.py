@@ -101,19 +101,26 @@ def move(
     )
     later = Later.read(at, when, wait_at_most)
     if to is None:
-        disks = run(_move_disks(load(config), asked, later))
-        if json:
-            typer.echo(json_text(storage_document(disks)), nl=False)
-        else:
-            show_storage(Console(highlight=False), disks)
+        _tell_disks(run(_move_disks(load(config), asked, later)), json=json)
         return
     saved = None if plan is None else _read(plan)
     said = run(_move(load(config), asked, saved, later, anyway=anyway))
+    _tell(said, json=json)
+    raise typer.Exit(exit_code(said))
+
+
+def _tell(said: MoveSaid, *, json: bool) -> None:
     if json:
         typer.echo(json_text(move_document(said)), nl=False)
     else:
         show_move(Console(highlight=False), said)
-    raise typer.Exit(exit_code(said))
+
+
+def _tell_disks(said: StorageSaid, *, json: bool) -> None:
+    if json:
+        typer.echo(json_text(storage_document(said)), nl=False)
+    else:
+        show_storage(Console(highlight=False), said)
 
 
 def exit_code(said: MoveSaid) -> ExitCode:
