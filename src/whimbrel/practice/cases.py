@@ -112,8 +112,8 @@ def case_of(facts: Facts) -> Case:
 
 
 def _silent_source(there: SideFacts) -> Case:
-    look = "Make the source reachable, or make sure that it is off and say so: "
-    look += "whimbrel recover --gone source."
+    look = "Make the source reachable, then: whimbrel recover. Or see to it that it is off, and "
+    look += "say so: whimbrel recover VM --gone source."
     if there.running and there.phase not in PULLING:
         return Case(
             "The guest runs at the destination; the source does not answer.",
@@ -225,8 +225,8 @@ def _standing_source(facts: Facts) -> Case:
             "The guest stands still at the source, and the destination does not answer: it may "
             "run there.",
             Repair.LEAVE,
-            hint="Make the destination reachable, or make sure that it is off and say so: "
-            "whimbrel recover --gone destination.",
+            hint="Make the destination reachable, then: whimbrel recover. Or see to it that it is "
+            "off, and say so: whimbrel recover VM --gone destination.",
         )
     if there.running:
         return _arrived(here)

@@ -16,6 +16,7 @@ from qemu.qmp import (
     ExecuteError,
     QMPClient,
     QMPError,
+    StateError,
 )
 from qemu.qmp.error import ProtocolError as UnreadableError
 
@@ -135,4 +136,6 @@ class Events:
 def _translated(error: QMPError, name: str, command: str) -> HostUnreachable | ProtocolError:
     if isinstance(error, UnreadableError):
         return ProtocolError(f"{name}: cannot read QEMU's answer to {command}: {error}")
+    if isinstance(error, StateError):  # it speaks of its own states
+        return HostUnreachable(f"{name}: the connection to QEMU has ended (before {command}).")
     return HostUnreachable(f"{name}: no connection to QEMU for {command}: {error}")
