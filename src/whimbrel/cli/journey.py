@@ -194,6 +194,7 @@ async def planned(
         checks=checks,
         plan=foreseen.plan if foreseen else None,
         surveyed=foreseen.surveyed if foreseen else None,
+        storage=foreseen.storage if foreseen else None,
     )
     return said, foreseen
 
@@ -243,6 +244,7 @@ async def outset_of(journey: Journey, past: Sequence[MoveRecord]) -> Outset:
         depth=Depth(journey.asked.survey.value),
         past=past,
         earlier=_earlier(past, journey.asked.vm, time.time()),
+        copies=journey.copies,
     )
 
 

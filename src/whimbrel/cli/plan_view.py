@@ -13,6 +13,7 @@ from whimbrel.model.prediction import Verdict
 from whimbrel.model.units import format_link, format_rate, format_size, format_time
 from whimbrel.report.plan import CANDIDATE_COLUMNS, Planned, candidate_rows
 from whimbrel.theory.explain import described, ladder
+from whimbrel.theory.storage import StoragePrediction
 
 _STYLES = {
     Verdict.GO: "bold green",
@@ -61,6 +62,8 @@ def _headline(said: Planned) -> Text:
 
 def _theory(said: Planned, plan: Plan) -> Iterator[RenderableType]:
     yield _guest(said)
+    if said.storage is not None:
+        yield _disks(said.storage)
     table = grid(CANDIDATE_COLUMNS, left=1)
     table.columns[-1].justify = "left"
     rows = candidate_rows(plan, SHOWN)
@@ -89,6 +92,15 @@ def _guest(said: Planned) -> Text:
         f"surveyed in {format_time(said.surveyed.duration)}",
     ]
     return Text("  " + ", ".join(words), style="dim")
+
+
+def _disks(storage: StoragePrediction) -> Text:
+    time, sent = storage.time, storage.wire_bytes
+    words = f"  disks first: {format_time(time.p50)} ({format_time(time.p10)} to "
+    words += f"{format_time(time.p90)}), {format_size(sent.p50)} sent; then memory"
+    if storage.reason:
+        words += f"; its writes will wait for their copies, since {storage.reason}"
+    return Text(words)
 
 
 def _checks(checks: tuple[Check, ...], *, everything: bool) -> Iterator[RenderableType]:

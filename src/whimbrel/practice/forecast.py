@@ -14,29 +14,33 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from whimbrel.model.inventory import Capability
-from whimbrel.model.memory import LinkProfile
+from whimbrel.model.memory import LinkProfile, Survey
 from whimbrel.model.method import Method, Settings
 from whimbrel.model.plan import Forecast, Plan, Wish
 from whimbrel.model.record import MoveRecord
+from whimbrel.model.storage import DiskLoad
 from whimbrel.model.survey import Depth, Surveyed
 from whimbrel.ports import Hypervisor, Machine
+from whimbrel.practice.storage_places import DiskCopy
+from whimbrel.practice.storage_survey import disk_loads
 from whimbrel.practice.survey import COMPRESSIONS, HostProbe, LinkProbe, Subject, survey
 from whimbrel.theory.calibrate import LAST, learnt
 from whimbrel.theory.planning import plan_move
 from whimbrel.theory.pucker import headroom_left
 from whimbrel.theory.rules import QemuRules
 from whimbrel.theory.situation import Earlier, Situation
+from whimbrel.theory.storage import StoragePrediction, predict_storage, rate_for_memory
 from whimbrel.theory.stretching import stretch_for, stretched
 
 TOLERATED = 1.0
 """Seconds of standing still that a guest's clients are taken to tolerate: vMotion's goal is
 0.5 s, and a TCP peer first retransmits after 1 s (RFC 6298)."""
 
+SHORTEST = 1.0
+"""Seconds that memory is given in any case; what completes in none is refused by its own plan."""
+
 STREAMS = (1, 2)
 """Numbers of streams that the link is probed with."""
-
-
-Abilities = frozenset[Capability]
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ class Outset:
         past: Moves that are over, in the order of time.
         earlier: What was seen of this guest before.
         tolerance: Seconds of standing still that its clients tolerate.
+        copies: Disks that are copied beforehand, over the same link.
     """
 
     machine: Machine
@@ -76,6 +81,7 @@ class Outset:
     past: Sequence[MoveRecord] = ()
     earlier: Sequence[Earlier] = ()
     tolerance: float = TOLERATED
+    copies: Sequence[DiskCopy] = ()
 
 
 @dataclass(frozen=True)
@@ -85,12 +91,15 @@ class Foreseen:
     Attributes:
         surveyed: As it was measured, uncorrected.
         situation: What the plan was made from.
-        plan: The plan; the intervals of its chosen way are as wide as past errors ask for.
+        plan: The plan for memory; the intervals of its chosen way are as wide as past errors
+            ask for. Where disks are copied beforehand, the wished time is what they leave of it.
+        storage: What copying the disks will do; None where none is copied.
     """
 
     surveyed: Surveyed
     situation: Situation
     plan: Plan
+    storage: StoragePrediction | None = None
 
 
 async def foresee(outset: Outset, generator: np.random.Generator) -> Foreseen:
@@ -114,38 +123,61 @@ async def foresee(outset: Outset, generator: np.random.Generator) -> Foreseen:
         compressions=tuple(dict.fromkeys((outset.settings.compression, *COMPRESSIONS))),
     )
     surveyed = await survey(subject, outset.depth, generator=generator)
+    loads = await disk_loads(outset.machine, outset.copies) if outset.copies else ()
     here, there = await asyncio.gather(
         outset.source.capabilities(), outset.destination.capabilities()
     )
-    return await asyncio.to_thread(_planned, outset, surveyed, (here, there), generator)
+    found = _Found(surveyed, loads, here, there)
+    return await asyncio.to_thread(_planned, outset, found, generator)
 
 
-def _planned(
-    outset: Outset,
-    surveyed: Surveyed,
-    abilities: tuple[Abilities, Abilities],
-    generator: np.random.Generator,
-) -> Foreseen:
-    vm = outset.machine.vm
+@dataclass(frozen=True)
+class _Found:
+    """What was asked of guest and hosts."""
+
+    surveyed: Surveyed
+    loads: Sequence[DiskLoad]
+    here: frozenset[Capability]
+    there: frozenset[Capability]
+
+
+def _planned(outset: Outset, found: _Found, generator: np.random.Generator) -> Foreseen:
+    vm, surveyed = outset.machine.vm, found.surveyed
     rules = QemuRules.named(outset.version, vm.accelerator)
     names = (outset.source.name, outset.destination.name)
     corrections = learnt(outset.past, *names, surveyed.survey.link, rules)
     facts = surveyed.destination_facts
+    survey, storage = _beside(corrections.on(surveyed.survey), found.loads, outset)
     situation = Situation(
-        corrections.on(surveyed.survey),
-        source=abilities[0],
-        destination=abilities[1],
+        survey,
+        source=found.here,
+        destination=found.there,
         rules=rules,
         hints=vm.free_page_hints,
         tolerance=outset.tolerance,
         headroom=headroom_left(facts.available_memory, vm.memory, facts.memory or vm.memory),
         earlier=tuple(outset.earlier),
     )
-    plan = plan_move(
-        situation, outset.settings, outset.wish, generator=generator, method=outset.method
-    )
+    wish = outset.wish
+    if storage is not None:
+        wish = replace(wish, total_time=max(SHORTEST, wish.total_time - storage.time.p90))
+    plan = plan_move(situation, outset.settings, wish, generator=generator, method=outset.method)
     between = [each for each in outset.past if (each.source, each.destination) == names][-LAST:]
-    return Foreseen(surveyed, situation, _stretched(plan, between))
+    return Foreseen(surveyed, situation, _stretched(plan, between), storage)
+
+
+def _beside(
+    survey: Survey, loads: Sequence[DiskLoad], outset: Outset
+) -> tuple[Survey, StoragePrediction | None]:
+    """Return the survey with the link that copies in step leave to memory, and what they do."""
+    if not loads:
+        return survey, None
+    goodput = survey.link.goodput_for(len(loads))
+    rate = min(goodput, outset.wish.bandwidth_limit or goodput)
+    storage = predict_storage(loads, rate)
+    left = rate_for_memory(goodput, storage) / goodput
+    link = {count: each * left for count, each in survey.link.goodput.items()}
+    return replace(survey, link=replace(survey.link, goodput=link)), storage
 
 
 def _stretched(plan: Plan, past: Sequence[MoveRecord]) -> Plan:

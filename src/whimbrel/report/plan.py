@@ -18,6 +18,7 @@ from whimbrel.model.survey import Surveyed
 from whimbrel.model.units import format_size, format_time
 from whimbrel.report.words import RANGE
 from whimbrel.theory.explain import described
+from whimbrel.theory.storage import StoragePrediction
 
 PLAN_SCHEMA = "whimbrel.plan/1"
 
@@ -36,6 +37,7 @@ class Planned:
         checks: What the preflight found.
         plan: What theory says; None where nothing was surveyed.
         surveyed: What it says that from; None likewise.
+        storage: What copying the disks beforehand will do; None where none is copied.
     """
 
     vm: str
@@ -44,6 +46,7 @@ class Planned:
     checks: tuple[Check, ...]
     plan: Plan | None = None
     surveyed: Surveyed | None = None
+    storage: StoragePrediction | None = None
 
     @property
     def verdict(self) -> Verdict:
@@ -96,6 +99,7 @@ def plan_document(said: Planned) -> dict[str, object]:
         "candidates": [] if plan is None else _candidates(plan),
         "checks": [_check(each) for each in said.checks],
         "certificate": [] if plan is None else _rungs(plan.certificate),
+        "storage": None if said.storage is None else plain(said.storage),
         "advice": list(plan.advice) if plan else [],
         "survey": None if said.surveyed is None else plain(said.surveyed),
         "saved": None if plan is None or chosen is None else _saved(plan, chosen),
