@@ -137,3 +137,19 @@ async def test_others_look_on_and_a_second_move_is_refused(at: Person) -> None:
         steps = [json.loads(line)["step"] for line in output.decode().splitlines()]
         assert steps[-1] == "closed"
         assert "event" in steps
+
+
+async def test_a_move_that_loses_ssh_finds_out_by_itself_where_the_guest_runs(at: Person) -> None:
+    await at.up("db", load=LOAD)
+    moving = await at.started(
+        "move", "db", "--to", "b", "--method", "tcp", "--limit", "24 Mbit/s", *FAST
+    )
+    await at.until_step("db", "sending")
+    await at.far.a.restart_sshd()
+    _, errors = await asyncio.wait_for(moving.communicate(), 200)
+    [place] = await at.places("db")
+    wanted = {"a": ExitCode.SAFE_AT_SOURCE, "b": ExitCode.DONE}[place]
+    assert moving.returncode == wanted, errors.decode()
+    assert await at.intact("db", place)
+    said = await at.whimbrel("recover")
+    assert "Nothing to recover" in said.output

@@ -4,6 +4,7 @@ import asyncio
 import json as json_module
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,7 @@ from whimbrel.cli.move_screen import MoveScreen, show_move
 from whimbrel.cli.move_storage import StorageSaid, moved_disks, show_storage, storage_document
 from whimbrel.cli.moving import carried_out
 from whimbrel.cli.options import ConfigFile, Json, VmName
+from whimbrel.cli.recover import insist
 from whimbrel.cli.running import run
 from whimbrel.cli.session import opened
 from whimbrel.config import Config, load
@@ -29,6 +31,7 @@ from whimbrel.model.plan import Candidate
 from whimbrel.practice.holder import myself
 from whimbrel.practice.journal import FileJournal
 from whimbrel.practice.marks import Mark, MarkedJournal, held
+from whimbrel.practice.repair import Repaired
 from whimbrel.report.document import json_text
 from whimbrel.report.move import MoveSaid, move_document
 from whimbrel.report.plan import SavedPlan, saved_plan
@@ -49,6 +52,10 @@ RemoveSource = Annotated[
         "--remove-source", help="Remove the source's images when the VM has arrived with its disks."
     ),
 ]
+
+
+INSIST_WITHIN = 60.0
+"""Seconds for which hosts that were lost are asked anew where the guest runs."""
 
 
 def move(
@@ -138,19 +145,50 @@ async def _move(
     asked.check()
     with screen:
         await until_time(later, screen.works)
-        async with opened(config) as session:
-            screen.works(f"finding {asked.vm} and the way to {asked.to}")
-            journey = await begun(session, asked)
-            rate = journey.link.rate
-            await until_still(later, journey.machine, rate, screen.works, screen.say)
-            how = await _decided(journey, saved, screen, anyway=anyway)
-            _announce(journey, how, screen)
-            try:
-                async with written(journey) as journal:
-                    return await carried_out(journey, how, screen, journal)
-            except asyncio.CancelledError:
-                await _where(journey, screen)
-                raise
+        said = await _conducted(config, asked, saved, later, screen, anyway=anyway)
+        if said.outcome.runs_on is None:
+            screen.say(f"  {said.outcome.reason}", "yellow")
+            screen.works("asking both hosts anew")
+            repaired = await insist(config, asked.vm, INSIST_WITHIN, screen.say)
+            return said if repaired is None else mended(said, repaired)
+        return said
+
+
+def mended(said: MoveSaid, repaired: Repaired) -> MoveSaid:
+    """Return what is to be said of a move that lost its way to a host and was then recovered."""
+    there = repaired.runs_on is Side.DESTINATION
+    before, case = said.outcome, repaired.last
+    outcome = replace(
+        before,
+        ending=Ending.COMPLETED if there else before.ending,
+        reason=f"{before.reason}; recovered: {case.sentence}".strip("; "),
+        runs_on=repaired.runs_on,
+    )
+    return replace(said, outcome=outcome)
+
+
+async def _conducted(
+    config: Config,
+    asked: ask.Asked,
+    saved: SavedPlan | None,
+    later: Later,
+    screen: MoveScreen,
+    *,
+    anyway: bool,
+) -> MoveSaid:
+    async with opened(config) as session:
+        screen.works(f"finding {asked.vm} and the way to {asked.to}")
+        journey = await begun(session, asked)
+        rate = journey.link.rate
+        await until_still(later, journey.machine, rate, screen.works, screen.say)
+        how = await _decided(journey, saved, screen, anyway=anyway)
+        _announce(journey, how, screen)
+        try:
+            async with written(journey) as journal:
+                return await carried_out(journey, how, screen, journal)
+        except asyncio.CancelledError:
+            await _where(journey, screen)
+            raise
 
 
 async def _move_disks(config: Config, asked: ask.Asked, later: Later) -> StorageSaid:
