@@ -230,6 +230,8 @@ class Run:
         phases: Every phase entered, for marking charts.
         decisions: What was decided on the way.
         tracks: Counters over time, seconds since the request.
+        preset: Whose settings and conduct they were (docs/peers.md); empty: whimbrel's own.
+        survey_time: Seconds that was looked before it; None where nobody looked.
     """
 
     method: Method
@@ -247,6 +249,8 @@ class Run:
     phases: tuple[PhaseChange, ...] = ()
     decisions: tuple[Decision, ...] = ()
     tracks: tuple[Track, ...] = field(default=(), repr=False)
+    preset: str = ""
+    survey_time: float | None = None
 
 
 @dataclass(frozen=True)

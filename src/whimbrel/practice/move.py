@@ -88,6 +88,16 @@ def _deserted(request: Request, reception: Reception) -> Deserted:
     return Deserted(name, request.source, request.destination, address, patience=request.patience)
 
 
+def _own_control(request: Request) -> Convergence:
+    return Convergence(
+        request.tuning,
+        request.timeout,
+        request.policy,
+        certificate=request.certificate,
+        prediction=request.prediction,
+    )
+
+
 def _closing(moved: Moved) -> dict[str, Any]:
     outcome = moved.outcome
     return {
@@ -126,13 +136,7 @@ class _Conduct:
             request.companions,
             record,
         )
-        self._control = Convergence(
-            request.tuning,
-            request.timeout,
-            request.policy,
-            certificate=request.certificate,
-            prediction=request.prediction,
-        )
+        self._control = request.control or _own_control(request)
         self._arrived_at: float | None = None
         self._silent = False
         self._hindrance = ""

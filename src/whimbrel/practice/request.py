@@ -33,6 +33,21 @@ class Watcher(Protocol):
         """The guest runs in `machine`, at the destination."""
 
 
+class Control(Protocol):
+    """Who decides about a move on its way, told of each event in order; see `Convergence`."""
+
+    @property
+    def reason(self) -> str:
+        """Why it gave up; empty where it did not."""
+
+    @property
+    def too_late(self) -> bool:
+        """Whether it gave up because the time allowed was over."""
+
+    def hear(self, event: Event) -> Decision | None:
+        """Take in what happened and return what to do about it, if anything."""
+
+
 @dataclass(frozen=True)
 class Request:
     """What shall be moved, from where to where, and how.
@@ -52,6 +67,7 @@ class Request:
         journal: Where each step is written down before it is taken.
         vm: What is built at the destination, where its disks lie elsewhere; None: as here.
         patience: Seconds that a post-copy may be without its link before it is left paused.
+        control: Who decides on the way; None: whimbrel's own control, by all of the above.
     """
 
     source: Hypervisor
@@ -68,6 +84,7 @@ class Request:
     journal: Journal = field(default_factory=Unwritten)
     vm: Vm | None = None
     patience: float = PATIENCE
+    control: Control | None = None
 
     @property
     def settings(self) -> Tuning:

@@ -110,11 +110,13 @@ def json_text(document: Mapping[str, object]) -> str:
 def _run(run: Run) -> dict[str, object]:
     return {
         "method": run.method.value,
+        "preset": run.preset,
         "tuning": _plain(run.tuning),
         "repeat": run.repeat,
         "source": run.source,
         "ending": run.ending.value,
         "reason": run.reason,
+        "survey_time": _plain(run.survey_time),
         "predicted": _predicted(run),
         "chosen": _plain(run.chosen),
         "observed": _plain(run.observed),
