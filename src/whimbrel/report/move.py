@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from whimbrel.model.check import Check
+from whimbrel.model.journal import ACTIONS
 from whimbrel.model.method import Tuning
 from whimbrel.model.outcome import Outcome
 from whimbrel.model.plain import plain
@@ -17,6 +18,8 @@ MOVE_SCHEMA = "whimbrel.move/1"
 
 COMPARED_COLUMNS = ("", "Predicted", "Observed", "Error")
 """Headings of `compared_rows`."""
+
+_KINDS = {kind: word for word, kind in ACTIONS.items()}
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ def move_document(said: MoveSaid) -> dict[str, object]:
         "predicted": None if said.prediction is None else _predicted(said.prediction),
         "observed": _observed(outcome),
         "decisions": [
-            {"at": each.at, "action": type(each.action).__name__, "reason": each.reason}
+            {"at": each.at, "action": _KINDS[type(each.action)], "reason": each.reason}
             for each in outcome.decisions
         ],
         "checks": [
