@@ -12,6 +12,7 @@ destination starts by itself, and a source whose link breaks at that moment star
 
 from __future__ import annotations
 
+import secrets
 from abc import ABC, abstractmethod
 from contextlib import suppress
 from dataclasses import replace
@@ -42,6 +43,12 @@ if TYPE_CHECKING:
     from whimbrel.hypervisors.qemu.process import Process
     from whimbrel.model.method import PreparedMemory, Tuning
     from whimbrel.ports import Machine
+
+_PORTS = range(49152, 65536)
+"""Where ports for RDMA are drawn from: those that nobody is assigned (RFC 6335, 6)."""
+
+_TRIES = 4
+"""How many of them are tried."""
 
 
 class QemuHypervisor(ABC):
@@ -187,6 +194,8 @@ def _defaults(known: frozenset[Capability]) -> dict[str, Any]:
 async def _listen(
     machine: QemuMachine, tuning: Tuning, address: MigrationAddress
 ) -> MigrationAddress:
+    if tuning.transport is Transport.RDMA:
+        return await _listen_by_rdma(machine, address)
     monitor = machine.process.monitor
     channels = channels_argument(address, tuning.transport)
     try:
@@ -200,6 +209,26 @@ async def _listen(
         chosen = (await monitor.execute("query-migrate"))["socket-address"][0]
         return replace(address, port=int(chosen["port"]))
     return address
+
+
+async def _listen_by_rdma(machine: QemuMachine, address: MigrationAddress) -> MigrationAddress:
+    """Listen on a port of our choice: by RDMA, QEMU does not tell which one it was given."""
+    left = _TRIES
+    while True:
+        left -= 1
+        port = address.port or _PORTS.start + secrets.randbelow(len(_PORTS))
+        asked = replace(address, port=port)
+        try:
+            await _await_guest(machine, {"channels": channels_argument(asked, Transport.RDMA)})
+        except CommandRefused as error:
+            if left and not address.port:
+                continue  # somebody else's, perhaps
+            raise CommandRefused(
+                error.what,
+                f"See whether {address.host} is an address of this host whose NIC has an RDMA "
+                "device: rdma link",
+            ) from error
+        return asked
 
 
 async def _await_guest(machine: QemuMachine, arguments: dict[str, Any]) -> None:

@@ -4,16 +4,18 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "writer.h"
 
-/* A second of beats, to tell the rate from. */
+/* A second of beats at their usual interval, to tell the rate from. */
 enum { KEPT = 200 };
 
 static int port;
+static uint64_t interval = BEAT_NS;
 static _Atomic double rate;
 
 static void beat_send(const struct beat *beat)
@@ -37,7 +39,7 @@ static void *beat_run(void *nothing)
                                     (double)(beat.guest_ns - oldest->guest_ns));
         *oldest = beat;
         /* A beat that comes late moves the following ones: catching up would hide the gap. */
-        due = due + BEAT_NS > beat.guest_ns ? due + BEAT_NS : beat.guest_ns + BEAT_NS;
+        due = due + interval > beat.guest_ns ? due + interval : beat.guest_ns + interval;
         struct timespec then = {(time_t)(due / 1000000000ull), (long)(due % 1000000000ull)};
         clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &then, NULL);
     }
@@ -49,7 +51,10 @@ void beat_start(int open_port)
     pthread_t thread;
     pthread_attr_t attributes;
     struct sched_param priority = {.sched_priority = 50};
+    const char *asked = getenv("beat_ms");
     port = open_port;
+    if (asked && atoi(asked) > 0)
+        interval = (uint64_t)atoi(asked) * 1000000ull;
     pthread_attr_init(&attributes);
     pthread_attr_setinheritsched(&attributes, PTHREAD_EXPLICIT_SCHED);
     pthread_attr_setschedpolicy(&attributes, SCHED_FIFO);

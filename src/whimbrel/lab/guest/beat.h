@@ -1,5 +1,6 @@
 /*
- * The heartbeat: every BEAT_NS one frame on its own port, from a thread that everything else
+ * The heartbeat: every BEAT_NS, or beat_ms milliseconds where the kernel's command line says so
+ * (guests that are emulated twice cannot keep up with 5), one frame on its own port, from a thread that everything else
  * must wait for. A frame is written whole or not at all, and never waited for: when the host
  * does not read, beats are lost and the sequence number says how many.
  */

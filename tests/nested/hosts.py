@@ -1,0 +1,266 @@
+"""Nested hosts: QEMU machines with Debian's full kernel, reached over real SSH.
+
+    async with nested_hosts("a", "b", wires=2) as nested:
+        await nested["a"].run("modprobe", "rdma_rxe")
+
+Each sees this machine's root, read only under an overlay in memory, so that every program is
+simply there. `eth0` of each is SSH's, through a port of this machine's loopback; `eth1` and so on
+are wires to the others: UNIX sockets, and nothing of it is on any network of this machine.
+They are emulated: a nested host is some ten times slower than this machine.
+"""
+
+import asyncio
+import hashlib
+import shlex
+import socket
+import tempfile
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import asyncssh
+
+from nested.kernel import Boot, boot_files, full_kernel
+from whimbrel.model.inventory import Host, MigrationLink
+from whimbrel.model.units import MIB
+from whimbrel.ports import Finished
+from whimbrel.sites.connect import shell
+
+SECOND = Path(__file__).with_name("init-second")
+BOOTS_WITHIN = 240.0
+"""Seconds; four to six on a machine with nothing else to do."""
+
+FIRST_PLUG = 4
+"""PCI slot of eth0; the next ones follow, and the kernel names them in this order."""
+
+
+@dataclass(frozen=True)
+class Wire:
+    """One NIC of a nested host.
+
+    Attributes:
+        path: The UNIX socket of the wire.
+        listens: Whether this end waits for the other.
+        address: With its prefix length.
+    """
+
+    path: Path
+    listens: bool
+    address: str
+
+    def words(self, number: int) -> list[str]:
+        """Return QEMU's words for the NIC."""
+        end = f"server={'on' if self.listens else 'off'}"
+        back = f"stream,id=wire{number},{end},addr.type=unix,addr.path={self.path}"
+        if not self.listens:
+            back += ",reconnect-ms=500"
+        return ["-netdev", back, *_nic(f"wire{number}", number, self.address)]
+
+
+@dataclass
+class NestedHost:
+    """One of them.
+
+    Attributes:
+        host: As a person describes it in whimbrel.toml.
+        wires: Its NICs but eth0.
+    """
+
+    host: Host
+    wires: Sequence[Wire]
+    _words: Sequence[str]
+    _process: asyncio.subprocess.Process | None = None
+    _said: list[str] = field(default_factory=list)
+    _draining: asyncio.Task[None] | None = None
+
+    @property
+    def addresses(self) -> list[str]:
+        """The addresses of eth1 and so on."""
+        return [wire.address.partition("/")[0] for wire in self.wires]
+
+    async def start(self) -> None:
+        """Boot it; returns when SSH answers."""
+        self._process = await asyncio.create_subprocess_exec(
+            "setpriv",
+            "--pdeathsig",
+            "KILL",
+            "--",
+            *self._words,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        listening = asyncio.Event()
+        self._draining = asyncio.create_task(self._drain(self._process, listening))
+        async with asyncio.timeout(BOOTS_WITHIN):
+            await listening.wait()
+        assert self._process.returncode is None, self.said()
+
+    async def stop(self) -> None:
+        """Pull its plug."""
+        if self._process is not None:
+            if self._process.returncode is None:
+                self._process.kill()
+            await self._process.wait()
+        if self._draining is not None:
+            await self._draining
+
+    async def run(self, *words: str, within: float = 120.0) -> str:
+        """Run a command on it, which must succeed, and return what it printed."""
+        done = await self.tried(*words, within=within)
+        errors = done.errors.decode(errors="replace")
+        assert done.code == 0, f"{self.host.name}: {shlex.join(words)}: {errors}{self.said()}"
+        return done.output.decode()
+
+    async def tried(self, *words: str, within: float = 120.0) -> Finished:
+        """Run a command on it, whatever its end."""
+        way = shell(self.host)
+        try:
+            return await way.run(words, within=within)
+        finally:
+            await way.close()
+
+    def said(self) -> str:
+        """Return the end of what its console has seen."""
+        return "\n".join(self._said[-30:])
+
+    async def _drain(self, process: asyncio.subprocess.Process, listening: asyncio.Event) -> None:
+        assert process.stdout is not None
+        while line := await process.stdout.readline():
+            self._said.append(line.decode(errors="replace").strip())
+            if "Server listening" in self._said[-1]:
+                listening.set()
+        listening.set()
+
+
+@asynccontextmanager
+async def nested_hosts(
+    *names: str, wires: int = 1, memory: int = 1536 * MIB
+) -> AsyncIterator[dict[str, NestedHost]]:
+    """Hold so many nested hosts, each joined to each other one by so many wires.
+
+    The wires from the first to the second host are their migration links. Wire number w of the
+    hosts i and j has the network 10.(80 + w).(10 * i + j).0/24.
+
+    Args:
+        names: Of the hosts.
+        wires: Between each two.
+        memory: Bytes of each.
+    """
+    with tempfile.TemporaryDirectory(prefix="nested-", dir="/tmp") as name:
+        folder = Path(name)
+        boot = await asyncio.to_thread(lambda: boot_files(full_kernel(), folder))
+        (folder / "init-second").write_bytes(SECOND.read_bytes())
+        hosts = {
+            each: _described(folder, boot, each, _wires(folder, len(names), end, wires), memory)
+            for end, each in enumerate(names, 1)
+        }
+        async with AsyncExitStack() as stack:
+            for host in hosts.values():
+                stack.push_async_callback(host.stop)
+            await asyncio.gather(*(host.start() for host in hosts.values()))
+            yield hosts
+
+
+def _wires(folder: Path, hosts: int, end: int, wires: int) -> list[Wire]:
+    found = []
+    for other in range(1, hosts + 1):
+        low, high = sorted((end, other))
+        for number in range(wires if other != end else 0):
+            path = folder / f"wire-{low}-{high}-{number}"
+            address = f"10.{80 + number}.{10 * low + high}.{end}/24"
+            found.append(Wire(path, listens=end == low, address=address))
+    return found
+
+
+def _described(
+    folder: Path, boot: Boot, name: str, wires: Sequence[Wire], memory: int
+) -> NestedHost:
+    """Write a host's keys, sshd's configuration and its file for init-second."""
+    port = _free_port()
+    server, client = (asyncssh.generate_private_key("ssh-ed25519") for _ in range(2))
+    _private(folder / f"{name}.host_key", server.export_private_key())
+    _private(folder / f"{name}.identity", client.export_private_key())
+    _private(folder / f"{name}.authorized", client.export_public_key())
+    known = f"[127.0.0.1]:{port} ".encode() + server.export_public_key()
+    _private(folder / f"{name}.known", known)
+    _private(folder / f"{name}.sshd", _sshd(folder, name).encode())
+    told = {
+        "machine_id": uuid.uuid4().hex,
+        "modules": str(boot.kernel.modules),
+        "addresses": " ".join(wire.address for wire in wires),
+    }
+    lines = [f"{key}={shlex.quote(value)}\n" for key, value in told.items()]
+    (folder / f"{name}.sh").write_text("".join(lines))
+    host = Host(
+        name=name,
+        uri=f"qemu+ssh://root@127.0.0.1:{port}",
+        links=tuple(MigrationLink(w.address.partition("/")[0], trusted=True) for w in wires),
+        identity=folder / f"{name}.identity",
+        known_hosts=folder / f"{name}.known",
+    )
+    return NestedHost(host, wires, _words(folder, boot, name, wires, (port, memory)))
+
+
+def _words(
+    folder: Path, boot: Boot, name: str, wires: Sequence[Wire], sized: tuple[int, int]
+) -> list[str]:
+    port, memory = sized
+    append = (
+        f"console=ttyS0 quiet panic=-1 mitigations=off net.ifnames=0 nested={folder} name={name}"
+    )
+    words = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot"]
+    words += ["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"]
+    words += ["-m", f"{memory // MIB}M", "-display", "none", "-serial", "stdio"]
+    words += ["-kernel", str(boot.kernel.image), "-initrd", str(boot.initrd), "-append", append]
+    tag = "mount_tag=host,security_model=none,readonly=on,multidevs=remap"
+    words += ["-virtfs", f"local,path=/,{tag}"]
+    ssh = f"user,id=ssh,restrict=on,hostfwd=tcp:127.0.0.1:{port}-:22"
+    words += ["-netdev", ssh, *_nic("ssh", 0, name)]
+    for number, wire in enumerate(wires, 1):
+        words += wire.words(number)
+    return words
+
+
+def _nic(back: str, number: int, about: str) -> list[str]:
+    mac = "52:54:00" + "".join(
+        f":{byte:02x}" for byte in hashlib.sha256(about.encode()).digest()[:3]
+    )
+    slot = hex(FIRST_PLUG + number)
+    return ["-device", f"virtio-net-pci,netdev={back},addr={slot},mac={mac}"]
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+def _private(path: Path, content: bytes) -> None:
+    path.touch(mode=0o600)
+    path.write_bytes(content)
+
+
+def _sshd(folder: Path, name: str) -> str:
+    # SHLVL keeps bash from reading .bashrc: see far/hosts.py.
+    return f"""\
+ListenAddress 10.0.2.15:22
+HostKey {folder}/{name}.host_key
+AuthorizedKeysFile {folder}/{name}.authorized
+PidFile none
+StrictModes no
+UsePAM no
+PermitRootLogin prohibit-password
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+AllowStreamLocalForwarding yes
+PrintMotd no
+UseDNS no
+MaxSessions 1000
+MaxStartups 1000
+LoginGraceTime 120
+SetEnv SHLVL=2
+"""
