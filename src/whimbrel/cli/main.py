@@ -1,6 +1,12 @@
-"""The program: commands, and the one place where every error becomes a message and a code."""
+"""The program: commands, and the one place where every error becomes a message and a code.
+
+A command's module is loaded when the command is called, so that `whimbrel vms` need not load the
+lab; help and completion load them all.
+"""
 
 import sys
+from collections.abc import Iterable
+from importlib import import_module
 from importlib.metadata import version
 from typing import Annotated
 
@@ -8,48 +14,58 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from whimbrel.cli.config import config
-from whimbrel.cli.console import console
-from whimbrel.cli.down import down
 from whimbrel.cli.exits import EXIT_CODES
-from whimbrel.cli.history import history
-from whimbrel.cli.hosts import hosts
-from whimbrel.cli.lab import lab
-from whimbrel.cli.move import move
-from whimbrel.cli.plan import plan
-from whimbrel.cli.recover import recovering
-from whimbrel.cli.report import report
-from whimbrel.cli.schedule import schedule
-from whimbrel.cli.scheduler import scheduler
-from whimbrel.cli.up import up
-from whimbrel.cli.vms import vms
-from whimbrel.cli.watch import watch
 from whimbrel.errors import ExitCode, WhimbrelError
 
-app = typer.Typer(
-    name="whimbrel",
-    help="Move running virtual machines between hosts without stopping them.",
-    epilog=EXIT_CODES,
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-app.command(name="config", epilog=EXIT_CODES)(config)
-app.command(name="hosts", epilog=EXIT_CODES)(hosts)
-app.command(name="vms", epilog=EXIT_CODES)(vms)
-app.command(name="up", epilog=EXIT_CODES)(up)
-app.command(name="down", epilog=EXIT_CODES)(down)
-app.command(name="console", epilog=EXIT_CODES)(console)
-app.command(name="plan", epilog=EXIT_CODES)(plan)
-app.command(name="move", epilog=EXIT_CODES)(move)
-app.command(name="watch", epilog=EXIT_CODES)(watch)
-app.command(name="recover", epilog=EXIT_CODES)(recovering)
-app.command(name="lab", epilog=EXIT_CODES)(lab)
-app.command(name="history", epilog=EXIT_CODES)(history)
-app.command(name="report", epilog=EXIT_CODES)(report)
-app.add_typer(schedule, name="schedule")
-app.command(name="scheduler", epilog=EXIT_CODES)(scheduler)
+COMMANDS = {
+    "config": "config.config",
+    "hosts": "hosts.hosts",
+    "vms": "vms.vms",
+    "up": "up.up",
+    "down": "down.down",
+    "console": "console.console",
+    "plan": "plan.plan",
+    "move": "move.move",
+    "watch": "watch.watch",
+    "recover": "recover.recovering",
+    "lab": "lab.lab",
+    "history": "history.history",
+    "report": "report.report",
+    "schedule": "schedule.schedule",
+    "scheduler": "scheduler.scheduler",
+}
+"""Each command's module under whimbrel.cli, and its function or group there."""
+
+BESIDE = {"schedule": ("move",)}
+"""Commands that a command looks at: a schedule takes what a move would."""
+
+
+def program(names: Iterable[str] = COMMANDS) -> typer.Typer:
+    """Return the program with these commands."""
+    made = typer.Typer(
+        name="whimbrel",
+        help="Move running virtual machines between hosts without stopping them.",
+        epilog=EXIT_CODES,
+        no_args_is_help=True,
+        rich_markup_mode="rich",
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    made.callback()(whimbrel)
+    for name in names:
+        module, _, part = COMMANDS[name].partition(".")
+        found = getattr(import_module(f"whimbrel.cli.{module}"), part)
+        if isinstance(found, typer.Typer):
+            made.add_typer(found, name=name)
+        else:
+            made.command(name=name, epilog=EXIT_CODES)(found)
+    return made
+
+
+def called(words: Iterable[str]) -> Iterable[str]:
+    """Return the commands that a command line needs: the one it names, or all of them."""
+    first = next((word for word in words if not word.startswith("-")), "")
+    return (first, *BESIDE.get(first, ())) if first in COMMANDS else COMMANDS
 
 
 def _print_version(wanted: bool) -> None:
@@ -58,7 +74,6 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def whimbrel(
     _version: Annotated[
         bool,
@@ -78,7 +93,7 @@ def main() -> None:
 def _run() -> int:
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
-        app(prog_name="whimbrel", standalone_mode=True)
+        program(called(sys.argv[1:]))(prog_name="whimbrel", standalone_mode=True)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else ExitCode.BUG
     except KeyboardInterrupt:

@@ -13,7 +13,7 @@ from typer.main import get_command
 
 from whimbrel.cli import flags
 from whimbrel.cli.exits import EXIT_CODES
-from whimbrel.cli.main import app
+from whimbrel.cli.main import program
 from whimbrel.config import load, load_vm
 from whimbrel.config.keys import HostKeys, LinkKeys, PolicyKeys
 from whimbrel.config.vm_keys import DiskKeys, NicKeys, VmKeys
@@ -44,7 +44,7 @@ def commands() -> dict[str, Any]:
             else:
                 add(below, (*words, name))
 
-    add(get_command(app), ())
+    add(get_command(program()), ())
     return found
 
 
@@ -161,7 +161,7 @@ def test_the_help_tells_every_exit_code_in_the_pages_words() -> None:
 
 
 def test_completion_can_be_had_at_the_top_and_only_there() -> None:
-    top = {flag for option in get_command(app).params for flag in option.opts}
+    top = {flag for option in get_command(program()).params for flag in option.opts}
     assert {"--install-completion", "--show-completion"} <= top
     assert not any("completion" in flag for flag in known_flags())
 

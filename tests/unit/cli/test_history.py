@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from unit.records import moved, seen
-from whimbrel.cli.main import app
+from whimbrel.cli.main import program
 from whimbrel.model.method import Method
 from whimbrel.model.outcome import Ending
 from whimbrel.model.prediction import Verdict
@@ -38,14 +38,14 @@ def filled() -> None:
 
 
 def ask(*words: str) -> str:
-    result = CliRunner().invoke(app, list(words))
+    result = CliRunner().invoke(program(), list(words))
     assert result.exit_code == 0, result.output
     return result.stdout
 
 
 @pytest.mark.parametrize("command", ["history", "report"])
 def test_without_a_store_it_says_so_and_makes_none(command: str) -> None:
-    result = CliRunner().invoke(app, [command])
+    result = CliRunner().invoke(program(), [command])
     assert result.exit_code == 0
     assert result.stdout == ""
     assert "stored" in result.stderr
@@ -85,7 +85,11 @@ def test_the_history_can_be_narrowed_down() -> None:
     assert "postcopy" in ask("history", "--method", "postcopy")
     assert len(ask("history", "--method", "postcopy").splitlines()) == 2
     assert len(ask("history", "--host", "c").splitlines()) == 2
-    assert CliRunner().invoke(app, ["history", "--host", "z"]).stderr.startswith("No stored move")
+    assert (
+        CliRunner()
+        .invoke(program(), ["history", "--host", "z"])
+        .stderr.startswith("No stored move")
+    )
 
 
 @pytest.mark.usefixtures("filled")
@@ -128,7 +132,7 @@ def test_help_ends_with_the_exit_codes(command: str) -> None:
 
 @pytest.mark.parametrize("words", [["--limit", "0"], ["--method", "telepathy"]])
 def test_a_wrong_value_is_exit_code_2(words: list[str]) -> None:
-    assert CliRunner().invoke(app, ["history", *words]).exit_code == 2
+    assert CliRunner().invoke(program(), ["history", *words]).exit_code == 2
 
 
 def test_a_verdict_that_promised_nothing_is_neither_right_nor_wrong() -> None:

@@ -16,7 +16,7 @@ import typer
 from typer.testing import CliRunner
 
 from unit.schedule.jobs import again, once
-from whimbrel.cli.main import app
+from whimbrel.cli.main import program
 from whimbrel.cli.schedule import schedule
 from whimbrel.cli.scheduler import exit_code
 from whimbrel.errors import ConfigError
@@ -180,7 +180,7 @@ def test_install_writes_the_unit_and_says_what_to_do(state: Path) -> None:
     "command", [["schedule"], *(["schedule", each] for each in ("add", "list", "show", "remove"))]
 )
 def test_help_ends_with_the_exit_codes(command: list[str]) -> None:
-    result = CliRunner().invoke(app, [*command, "--help"])
+    result = CliRunner().invoke(program(), [*command, "--help"])
     assert result.stdout.rstrip().endswith("130 interrupted")
 
 
