@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Self
 
 from whimbrel.errors import CommandRefused, HostError
@@ -29,8 +30,11 @@ SPREAD = 0.008
 _LONGER = 60.0
 """Seconds that a probe may take longer than it measures."""
 
-_SAMPLE = bytes(number * number % 251 & 0x3F for number in range(1 << 18))
-"""What both machines compress to compare their cores: 256 KiB that shrink, but not to nothing."""
+
+@cache
+def _sample() -> bytes:
+    """Return what both machines compress to compare their cores: it shrinks, but not to nothing."""
+    return bytes(number * number % 251 & 0x3F for number in range(1 << 18))
 
 
 class SiteHost:
@@ -57,7 +61,7 @@ class SiteHost:
 
     async def cost(self, base: HostProfile, shortened: Shortenings, touched: int) -> HostProfile:
         """See `HostProbe.cost`."""
-        told = await self._site.ask("cost", touched=touched, sample=_SAMPLE)
+        told = await self._site.ask("cost", touched=touched, sample=_sample())
         here = await asyncio.to_thread(_deflating) if shortened else 0.0
         profile = profile_from(base, told, shortened, here)
         return ciphered(profile, await self._site.ask("cipher", group=FFDHE2048))
@@ -185,6 +189,12 @@ class SiteLink:
             ) from error
         return cls(source, destination, address, ways, await _carried(source, ways))
 
+    async def with_further(self, further: Sequence[str]) -> "SiteLink":
+        """Return the probe of this way and others together, over MPTCP."""
+        return await SiteLink.between(
+            self._source, self._destination, self._address, further=further
+        )
+
     async def probe(self, streams: Sequence[int], seconds: float) -> LinkReading:
         """See `LinkProbe.probe`; raises `HostError` when the link does not carry it."""
         now = await _carried(self._source, self._ways)
@@ -196,6 +206,7 @@ class SiteLink:
             nominal=now.nominal,
             other_traffic=self._before.others(now),
             in_flight={count: one["buffered"] for count, one in found.items()},
+            notes=() if self._mptcp else bonds(await self._source.ask("interfaces"), self._ways[0]),
         )
 
     async def _measured(self, streams: int, seconds: float) -> dict[str, float]:
@@ -251,6 +262,26 @@ async def _carried(site: Site, addresses: Sequence[str]) -> Carried:
     return carried_from(interfaces, counters, addresses)
 
 
+def bonds(interfaces: Mapping[str, Any], address: str) -> tuple[str, ...]:
+    """Say that an address is reached over a bond, where it is: a sentence, or none.
+
+    A bond gives each connection to one of its NICs. So several channels spread over them by
+    themselves, if it hashes by ports, and MPTCP has nothing to add.
+    """
+    for name, one in interfaces.items():
+        if address not in {each.partition("/")[0] for each in one["addresses"]}:
+            continue
+        within = [each for each, it in interfaces.items() if it["master"] == name]
+        found = [each for each in (name, *within) if interfaces[each]["kind"] == "bond"]
+        for bond in found:
+            count = sum(it["master"] == bond for it in interfaces.values())
+            return (
+                f"The way leads over {bond}, a bond of {count} NICs: multichannel spreads over "
+                "them by itself where it hashes by ports (layer3+4); one stream stays on one.",
+            )
+    return ()
+
+
 def carried_from(
     interfaces: Mapping[str, Any], counters: Mapping[str, Any], addresses: Sequence[str]
 ) -> Carried:
@@ -277,6 +308,6 @@ def _deflating() -> float:
     times = []
     for _ in range(3):
         began = time.thread_time()
-        zlib.compress(_SAMPLE, 1)
+        zlib.compress(_sample(), 1)
         times.append(time.thread_time() - began)
-    return len(_SAMPLE) / max(min(times), 1e-9)
+    return len(_sample()) / max(min(times), 1e-9)
