@@ -44,7 +44,7 @@ class Terminal(LiveLine):
 
     def run_begins(self, planned: Planned) -> None:
         """See `Audience`."""
-        self._named = f"[{planned.number}/{planned.of}] {planned.method}"
+        self._named = f"[{planned.number}/{planned.of}] {planned.name}"
         self.begins(self._named, planned.tuning)
 
     def foreseen(self, prediction: Prediction) -> None:
@@ -86,9 +86,9 @@ class Terminal(LiveLine):
 def _sentence(run: Run) -> str:
     if run.ending is not Ending.COMPLETED:
         ending = run.ending.value.replace("-", " ")
-        return f"{run.method}: {ending}: {run.reason}"
+        return f"{run.preset or run.method}: {ending}: {run.reason}"
     figures = run.observed
-    parts = [f"{run.method}: {_time(figures.wall_time)}"]
+    parts = [f"{run.preset or run.method}: {_time(figures.wall_time)}"]
     parts.append(f"frozen {_time(figures.downtime_observed)}")
     if figures.wire_bytes is not None:
         parts.append(f"{format_size(figures.wire_bytes)} on the wire")

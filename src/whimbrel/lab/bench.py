@@ -19,9 +19,9 @@ from whimbrel.lab.kernel import find_kernel
 from whimbrel.lab.ledger import Ledger
 from whimbrel.lab.leftovers import find_leftovers, remove_leftovers
 from whimbrel.lab.measured import measured_move
-from whimbrel.lab.plan import Planned, plan
+from whimbrel.lab.plan import Planned, Planning, plan
 from whimbrel.lab.scenario_check import check
-from whimbrel.lab.stage import Stage, stage
+from whimbrel.lab.stage import Stage, Staging, stage
 from whimbrel.model.method import Method
 from whimbrel.model.outcome import Ending
 from whimbrel.model.record import MoveRecord
@@ -34,6 +34,9 @@ async def run_lab(
     audience: Audience | None = None,
     command: str = "whimbrel lab",
     past: Iterable[MoveRecord] = (),
+    *,
+    planning: Planning = plan,
+    staging: Staging = stage,
 ) -> LabResult:
     """Run scenarios on this machine and return everything that was measured.
 
@@ -45,6 +48,8 @@ async def run_lab(
         command: The command line that reproduces it, for the report.
         past: Moves of this lab that are over, in the order they were made; forecasts learn
             from them, and from those of this run as they end.
+        planning: Says which moves a scenario means.
+        staging: Makes what they are made on.
 
     Raises:
         ConfigError: There is no scenario, or one cannot be used.
@@ -69,7 +74,7 @@ async def run_lab(
                 history=history,
                 audience=seen_by,
             )
-            await bench.run()
+            await bench.run(planning(scenario), staging)
     return ledger.result()
 
 
@@ -117,18 +122,18 @@ class _Bench:
         self._history = history
         self._seen: list[tuple[float, float]] = []
 
-    async def run(self) -> None:
-        """Make every move of the scenario, and add those that teach to the history."""
-        planned = plan(self._scenario)
+    async def run(self, planned: Sequence[Planned], staging: Staging) -> None:
+        """Make every move planned, and add those that teach to the history."""
         self._audience.scenario_begins(self._scenario, len(planned))
-        async with stage(self._scenario, self._folder) as on:
+        async with staging(self._scenario, self._folder) as on:
             version = (await on.a.hypervisor.abilities()).version
             self._ledger.begin(self._scenario, f"QEMU {version}", self._accelerator.reason)
             if self._scenario.link.count > 1 and not on.mptcp:
-                self._audience.says("MPTCP is not available: only the first link is used.")
+                self._audience.says("MPTCP is not available: each move uses the first NIC only.")
             for move in planned:
                 self._audience.run_begins(move)
-                self._ended(await self._one(on, move))
+                run = await self._one(on, move)
+                self._ended(replace(run, preset=move.preset))
 
     def _ended(self, run: Run) -> None:
         self._ledger.enter(run)
@@ -136,7 +141,7 @@ class _Bench:
         self._audience.measured(self._ledger.result())
 
     async def _one(self, on: Stage, planned: Planned) -> Run:
-        lacking = await on.lacking(planned.tuning)
+        lacking = planned.hindrance or await on.lacking(planned.tuning)
         if lacking:
             return Run(planned.method, None, planned.repeat, Ending.NOT_AVAILABLE, lacking)
         guest = await self._guest_for(on, planned)
@@ -145,8 +150,9 @@ class _Bench:
         if said is None:
             return await self._measured(on, guest, planned)
         self._audience.foreseen(said.prediction)
+        looked = said.surveyed.duration
         if said.refused:
-            return refused(planned, said)
+            return replace(refused(planned, said), survey_time=looked)
         began = time.time()
         first = await self._measured(on, guest, replace(planned, tuning=said.tuning), said)
         first = replace(first, predicted=said.prediction, pucker=said.pucker, chosen=said.chosen)
@@ -155,7 +161,8 @@ class _Bench:
         if record.ending is not Ending.NOT_AVAILABLE:
             self._history.append(record)
             self._audience.moved(record)
-        return first if second is None else changed_course(first, second)
+        run = first if second is None else changed_course(first, second)
+        return replace(run, survey_time=looked)
 
     async def _anew(self, on: Stage, planned: Planned, said: Said, first: Run) -> Run | None:
         """Begin a move anew that the guard called back; None where there is nothing to begin."""

@@ -22,7 +22,8 @@ from whimbrel.model.migration import ENDS, Decision, Event, PhaseChange, Side
 from whimbrel.model.outcome import Ending, Outcome
 from whimbrel.model.scenario import GuestCheck, Observed, Run
 from whimbrel.ports import Machine
-from whimbrel.practice.move import Moved, Request, move
+from whimbrel.practice.encryption import new_key
+from whimbrel.practice.move import Moved, Request
 
 BEAT_WITHIN = 10.0
 """Seconds in which a guest that has arrived must be heard."""
@@ -145,7 +146,7 @@ async def measured_move(
     await stage.warm.release()
     readings = _Readings(stage, guest, audience)
     request = _request(stage, guest, planned, deadline, said)
-    moved = await _moved(request, readings)
+    moved = await _moved(request, readings, planned, stage, guest.end)
     ended = time.monotonic()
     await stage.warm.hold()
     after = await _after(stage, guest, moved, readings)
@@ -178,11 +179,14 @@ def _request(
     stage: Stage, guest: Guest, planned: Planned, deadline: float, said: Said | None
 ) -> Request:
     there = stage.other(guest.end)
+    address = stage.address(there)
+    if planned.tuning.encrypted:
+        address = replace(address, key=new_key())
     request = Request(
         source=guest.end.hypervisor,
         machine=guest.machine,
         destination=there.hypervisor,
-        address=stage.address(there),
+        address=address,
         tuning=planned.tuning,
         timeout=deadline,
     )
@@ -196,9 +200,11 @@ def _request(
     )
 
 
-async def _moved(request: Request, readings: _Readings) -> Moved:
+async def _moved(
+    request: Request, readings: _Readings, planned: Planned, stage: Stage, end: End
+) -> Moved:
     try:
-        return await move(request, readings)
+        return await planned.carry(request, readings, stage, end)
     except HostError as error:
         # Nothing was sent: the guest runs where it was.
         return Moved(Outcome(Ending.FAILED, error.what, Side.SOURCE), request.machine)

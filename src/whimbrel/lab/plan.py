@@ -1,9 +1,26 @@
 """Which moves a scenario means, and in which order they run."""
 
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from whimbrel.model.method import Method, Tuning, tuning_for
-from whimbrel.model.scenario import Scenario
+from whimbrel.practice.move import move
+
+if TYPE_CHECKING:
+    from whimbrel.lab.stage import End, Stage
+    from whimbrel.model.scenario import Scenario
+    from whimbrel.practice.move import Moved, Request, Watcher
+
+Carry = Callable[["Request", "Watcher", "Stage", "End"], Awaitable["Moved"]]
+"""Carries out a move, as `practice.move.move` does; is told the stage and the guest's end of it."""
+
+
+async def carried(request: Request, watcher: Watcher, _stage: Stage, _end: End) -> Moved:
+    """Let whimbrel carry a move out."""
+    return await move(request, watcher)
 
 
 @dataclass(frozen=True)
@@ -16,6 +33,9 @@ class Planned:
         repeat: 1 for the first.
         number: Its place in the order, from 1.
         of: How many there are.
+        preset: Whose settings and conduct it stands for (docs/peers.md); empty: whimbrel's own.
+        carry: Who carries it out.
+        hindrance: Why it cannot be made here, known beforehand; empty: it can be tried.
     """
 
     method: Method
@@ -23,6 +43,18 @@ class Planned:
     repeat: int
     number: int
     of: int
+    preset: str = ""
+    carry: Carry = carried
+    hindrance: str = ""
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return self.preset or self.method.value
+
+
+Planning = Callable[["Scenario"], tuple[Planned, ...]]
+"""Says which moves a scenario means, in which order."""
 
 
 def plan(scenario: Scenario) -> tuple[Planned, ...]:

@@ -1,11 +1,13 @@
 """What one scenario needs for as long as it runs: two hosts, their counters, a heartbeat's ear."""
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from whimbrel.hypervisors.qemu import QemuHost
+from whimbrel.hypervisors.qemu.probe import Abilities
 from whimbrel.lab.counters import Counters
 from whimbrel.lab.heartbeat import HeartbeatListener
 from whimbrel.lab.hosts import LabHost, two_hosts
@@ -13,6 +15,14 @@ from whimbrel.lab.warm import WarmMemory
 from whimbrel.model.inventory import Capability, MigrationAddress
 from whimbrel.model.method import Tuning
 from whimbrel.model.scenario import Scenario
+from whimbrel.ports import Hypervisor
+
+
+class LabHypervisor(Hypervisor, Protocol):
+    """A hypervisor of the lab."""
+
+    async def abilities(self) -> Abilities:
+        """Return what its QEMU can do and is."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +30,7 @@ class End:
     """One end of the link: a host and its hypervisor."""
 
     host: LabHost
-    hypervisor: QemuHost
+    hypervisor: LabHypervisor
 
     @property
     def name(self) -> str:
@@ -38,7 +48,7 @@ class Stage:
         counters: Samples both hosts.
         beats: Hears the guests.
         warm: Keeps the next destination's memory warm between moves.
-        mptcp: Whether connections use all links at once.
+        mptcp: Whether connections may use all links at once, as `Tuning.multipath` asks.
     """
 
     a: End
@@ -54,7 +64,7 @@ class Stage:
 
     def address(self, end: End) -> MigrationAddress:
         """Return where `end` shall listen: its first link's address, never any other."""
-        return MigrationAddress(end.host.addresses[0], mptcp=self.mptcp)
+        return MigrationAddress(end.host.addresses[0])
 
     async def common(self) -> frozenset[Capability]:
         """Return what both hosts can do."""
@@ -63,12 +73,18 @@ class Stage:
 
     async def lacking(self, tuning: Tuning) -> str:
         """Return why this pair of hosts cannot do what `tuning` needs; empty when it can."""
+        if tuning.multipath and len(self.a.host.interfaces) == 1:
+            return "each host has one NIC"
         reasons = {
             f"{reason}"
             for end in (self.a, self.b)
             for reason in _missing(tuning.needs, await end.hypervisor.lacking())
         }
         return "; ".join(sorted(reasons))
+
+
+Staging = Callable[[Scenario, Path], AbstractAsyncContextManager[Stage]]
+"""Makes what a scenario's moves are made on, with a private folder; see `stage`."""
 
 
 @asynccontextmanager
@@ -83,16 +99,27 @@ async def stage(scenario: Scenario, folder: Path) -> AsyncIterator[Stage]:
         LabError: The hosts cannot be made.
     """
     async with AsyncExitStack() as stack:
-        link = scenario.link
-        hosts = stack.enter_context(two_hosts(link.rate, link.count))
-        beats = stack.enter_context(HeartbeatListener())
-        counters = await stack.enter_async_context(Counters(hosts))
-        a, b = [End(h, QemuHost(h.name, folder, launcher(h))) for h in hosts]
-        for end in (a, b):
-            await stack.enter_async_context(end.hypervisor)
-        warm = await stack.enter_async_context(WarmMemory(scenario.guest.memory))
-        mptcp = link.count > 1 and await _has_mptcp(a, b)
-        yield Stage(a, b, counters, beats, warm, mptcp=mptcp)
+        yield await equipped(stack, scenario, lambda h: QemuHost(h.name, folder, launcher(h)))
+
+
+async def equipped(
+    stack: AsyncExitStack,
+    scenario: Scenario,
+    hypervisor: Callable[[LabHost], AbstractAsyncContextManager[LabHypervisor]],
+) -> Stage:
+    """Return a stage that `stack` holds, with hypervisors that are made one after the other.
+
+    Raises:
+        LabError: The hosts cannot be made.
+    """
+    link = scenario.link
+    hosts = stack.enter_context(two_hosts(link.rate, link.count, link.rates))
+    beats = stack.enter_context(HeartbeatListener())
+    counters = await stack.enter_async_context(Counters(hosts))
+    a, b = [End(h, await stack.enter_async_context(hypervisor(h))) for h in hosts]
+    warm = await stack.enter_async_context(WarmMemory(scenario.guest.memory))
+    mptcp = link.count > 1 and await _has_mptcp(a, b)
+    return Stage(a, b, counters, beats, warm, mptcp=mptcp)
 
 
 def launcher(host: LabHost) -> Callable[[Sequence[str]], list[str]]:
