@@ -123,8 +123,8 @@ class OverWire:
     async def before_handover(self) -> None:
         await self._beside.before_handover()
 
-    async def after_failure(self) -> None:
-        await self._beside.after_failure()
+    async def after_failure(self, machine: Machine | None) -> None:
+        await self._beside.after_failure(machine)
 
     async def after_arrival(self) -> None:
         await self._beside.after_arrival()

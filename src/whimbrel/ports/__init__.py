@@ -159,10 +159,15 @@ class Companion(Protocol):
     async def before_handover(self) -> None:
         """Make the copy whole and let go of it: the guest stands still at the source."""
 
-    async def after_failure(self) -> None:
+    async def after_failure(self, machine: Machine | None) -> None:
         """Undo, and leave nothing at the destination: the guest stays at the source.
 
-        Both machines are still there. Also called where `before_memory` was not, or failed.
+        Also called where `before_memory` was not, or failed. What cannot be undone by now is
+        raised: it is told, and undone by `whimbrel recover`.
+
+        Args:
+            machine: The guest's machine as it is reached now; None: its process has ended, and
+                the guest never ran at the destination.
         """
 
     async def after_arrival(self) -> None:

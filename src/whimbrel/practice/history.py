@@ -47,9 +47,13 @@ class History:
 
     @property
     def closed(self) -> bool:
-        """Whether it has ended, and it is known where the guest runs, or that it runs nowhere."""
+        """Whether it has ended, and nothing of it is left over.
+
+        It is known where the guest runs, then, or that it runs nowhere.
+        """
         over = any(entry.fields.get("over") for entry in self._of(Step.CLOSED)[-1:])
-        return self.last is Step.CLOSED and (over or self.runs_on is not None)
+        left = any(entry.fields.get("left") for entry in self._of(Step.CLOSED)[-1:])
+        return self.last is Step.CLOSED and not left and (over or self.runs_on is not None)
 
     @property
     def runs_on(self) -> Side | None:

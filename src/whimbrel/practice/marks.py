@@ -212,8 +212,8 @@ class MarkedJournal:
         """See `ports.Journal.write`; `HostError` too where a host cannot be told in time."""
         await self._journal.write(entry)
         if entry.step is Step.CLOSED:
-            known = entry.fields.get("runs_on") is not None
-            self._marks.settled = known or bool(entry.fields.get("over"))
+            known = entry.fields.get("runs_on") is not None or bool(entry.fields.get("over"))
+            self._marks.settled = known and not entry.fields.get("left")
         else:
             self._marks.settled = False
         changes: dict[str, Any] = {"step": entry.step}

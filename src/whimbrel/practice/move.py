@@ -12,6 +12,7 @@ stands in `settle`.
 
 import asyncio
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -39,7 +40,7 @@ from whimbrel.practice.mend import Mender
 from whimbrel.practice.record import Record
 from whimbrel.practice.repair import Deserted
 from whimbrel.practice.request import Clock, Request, Watcher
-from whimbrel.practice.settle import Finding, Moved, Settlement
+from whimbrel.practice.settle import CLEAR, Finding, Moved, Settlement
 from whimbrel.theory.convergence import Convergence
 
 __all__ = ["Clock", "Moved", "Request", "Watcher", "move"]
@@ -105,12 +106,15 @@ def _closing(moved: Moved) -> dict[str, Any]:
         "reason": outcome.reason,
         "runs_on": outcome.runs_on and outcome.runs_on.value,
         "wall_time": outcome.wall_time,
+        "over": moved.over,
+        "left": list(moved.left),
     }
 
 
-def _unmoved(error: BaseException) -> dict[str, Any]:
+def _unmoved(error: BaseException, left: Sequence[str] = ()) -> dict[str, Any]:
     reason = str(error) or type(error).__name__
-    return {"ending": Ending.FAILED.value, "reason": reason, "runs_on": Side.SOURCE.value}
+    runs_on = Side.SOURCE.value
+    return {"ending": Ending.FAILED.value, "reason": reason, "runs_on": runs_on, "left": list(left)}
 
 
 class _Conduct:
@@ -150,7 +154,8 @@ class _Conduct:
         except TimeoutError:
             reason = f"not ready to send memory after {format_time(self._request.timeout)}"
             outcome = Outcome(Ending.TIMEOUT, reason, Side.SOURCE)
-            return await self._closed(Moved(outcome, self._request.machine))
+            left = self._settlement.left
+            return await self._closed(Moved(outcome, self._request.machine, left))
         async with attended(self._request.attendants, self._afoot(migration)):
             ended, moved = await self._see_through(migration)
         outcome = replace(
@@ -166,7 +171,7 @@ class _Conduct:
             observations=tuple(self._record.observations),
             decisions=tuple(self._record.decisions),
         )
-        return Moved(outcome, moved.machine)
+        return replace(moved, outcome=outcome)
 
     async def _send(self) -> Migration:
         request, reception = self._request, self._reception
@@ -186,16 +191,22 @@ class _Conduct:
 
     async def _unsent(self, error: BaseException) -> None:
         """Settle a move whose memory was not sent, or of which that is not known."""
-        if Step.SENDING not in self._record.steps:
-            await self._settlement.undo()
-            if not isinstance(error, TimeoutError):  # which is an outcome, and closed as one
-                await self._record.before(Step.CLOSED, **_unmoved(error))
+        if Step.SENDING not in self._record.steps and await self._settlement.called_off():
+            await self._closed_unsent(error)
             return
         reason = error.what if isinstance(error, HostError) else "The move was broken off."
         finding = Finding(Ended(Phase.FAILED, reason), silent=True)
         moved = await self._closed(await self._settlement.settle(finding))
         if moved.outcome.runs_on is not Side.SOURCE:
-            raise PlaceUnknown(moved.outcome.reason, "Try: whimbrel recover") from error
+            raise PlaceUnknown(moved.outcome.reason) from error
+
+    async def _closed_unsent(self, error: BaseException) -> None:
+        if isinstance(error, TimeoutError):
+            return  # it is an outcome, and closed as one
+        left = self._settlement.left
+        await self._record.before(Step.CLOSED, **_unmoved(error, left))
+        if left and isinstance(error, HostError):
+            raise HostError(" ".join([error.what, *left]), CLEAR) from error
 
     async def _closed(self, moved: Moved) -> Moved:
         await self._record.before(Step.CLOSED, **_closing(moved))

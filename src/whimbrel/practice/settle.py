@@ -18,17 +18,29 @@ from whimbrel.model.journal import Step
 from whimbrel.model.migration import Phase, Side
 from whimbrel.model.outcome import Ending, Outcome
 from whimbrel.ports import Companion, Ended, Machine
-from whimbrel.practice.cases import case_of
+from whimbrel.practice.cases import Repair, case_of
 from whimbrel.practice.record import Record
 from whimbrel.practice.repair import Deserted, look, repair
+
+CLEAR = "When that host answers: whimbrel recover."
+"""What is to be done about what is left over."""
 
 
 @dataclass(frozen=True)
 class Moved:
-    """A move's outcome, and the machine that holds the guest now (None: nobody does)."""
+    """How a move was settled.
+
+    Attributes:
+        outcome: How it ended.
+        machine: What holds the guest now; None: nobody does, or that is not known.
+        left: What could not be cleared away, a sentence each; `whimbrel recover` does later.
+        over: Whether the guest is known to run nowhere, so that nothing is left to find out.
+    """
 
     outcome: Outcome
     machine: Machine | None
+    left: tuple[str, ...] = ()
+    over: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,71 +87,103 @@ class Settlement:
         self._companions = companions
         self._record = record
         self._may_be_there = False
+        self._left: list[str] = []
 
     async def settle(self, finding: Finding) -> Moved:
-        """Make sure that the guest runs exactly once, and say where."""
+        """Make sure that the guest runs exactly once, and say where, and what is left over."""
+        moved = await self._settled(finding)
+        if not self._left:
+            return moved
+        reason = " ".join([_sentence(moved.outcome.reason), *self._left, CLEAR]).strip()
+        return replace(moved, outcome=replace(moved.outcome, reason=reason), left=self.left)
+
+    async def _settled(self, finding: Finding) -> Moved:
         if finding.ended.phase is Phase.COMPLETED and finding.arrived:
             return await self._arrived()
         if finding.silent:
             return await self._ask_both(finding.ended.reason)
         if self._record.entered(Phase.POSTCOPY):
             return await self._broken_postcopy(finding.ended.reason)
-        await self.undo()
+        await self._undo()
         return await self._back_at_source(finding)
 
-    async def undo(self) -> None:
+    @property
+    def left(self) -> tuple[str, ...]:
+        """What could not be cleared away, a sentence each."""
+        return tuple(self._left)
+
+    async def called_off(self) -> bool:
+        """Undo a move of which nothing was sent; tell whether the guest is seen to run here."""
+        await self._undo()
+        with suppress(HostError):
+            return await self._here.running()
+        return False
+
+    async def _undo(self) -> None:
         """Leave nothing of the move at the destination; the guest never left the source."""
-        await self._undo_companions()
+        await self._undo_companions(self._here)
         await self._record.before(Step.STOPPING_THERE)
         try:
             await self._there.stop()
-        except HostError:
-            self._may_be_there = True  # it waits, and never runs by itself
+        except HostError as error:
+            self._may_be_there = True
+            self._left.append(
+                "What waits at the destination, and never runs by itself, could not be ended: "
+                f"{_sentence(error.what)}"
+            )
         await _forget_move(self._here)
 
-    async def _undo_companions(self) -> None:
+    async def _undo_companions(self, machine: Machine | None) -> None:
         for companion in reversed(self._companions):
-            with suppress(HostError):  # what it leaves, ends with the destination's process
-                await companion.after_failure()
+            try:
+                await companion.after_failure(machine)
+            except HostError as error:
+                self._left.append(_sentence(error.what))
 
     async def _arrived(self) -> Moved:
         await self._record.before(Step.STOPPING_HERE)
-        left = []
         try:
             await self._here.stop()
         except HostError as error:
-            left.append(f"What is left at the source could not be ended: {error.what}")
-        left += await self._release()
+            what = _sentence(error.what)
+            self._left.append(f"What is left at the source could not be ended: {what}")
+        await self._release()
         await _forget_move(self._there)
-        return Moved(Outcome(Ending.COMPLETED, " ".join(left), Side.DESTINATION), self._there)
+        return Moved(Outcome(Ending.COMPLETED, "", Side.DESTINATION), self._there)
 
-    async def _release(self) -> list[str]:
-        left = []
+    async def _release(self) -> None:
         for companion in self._companions:
             try:
                 await companion.after_arrival()
             except HostError as error:
-                left.append(error.what)
-        return left
+                self._left.append(_sentence(error.what))
 
     async def _ask_both(self, reason: str) -> Moved:
         repaired = await repair(self._deserted(), self._record)
-        if repaired.runs_on is Side.DESTINATION:
-            left = " ".join([reason, repaired.last.hint, *await self._release()]).strip()
-            return Moved(Outcome(Ending.COMPLETED, left, Side.DESTINATION), self._there)
-        if repaired.runs_on is Side.SOURCE:
-            await self._undo_companions()
-            return Moved(Outcome(Ending.FAILED, reason, Side.SOURCE), self._here)
         case = repaired.last
-        return _lost(f"{reason} {case.sentence} {case.hint}".strip())
+        self._left = []  # whatever it was, it has been looked for again
+        if repaired.runs_on is not None and case.repair is not Repair.NOTHING:
+            self._left.append(f"{case.sentence} {case.hint}".strip())
+        if repaired.runs_on is Side.DESTINATION:
+            await self._release()
+            return Moved(Outcome(Ending.COMPLETED, reason, Side.DESTINATION), repaired.machine)
+        over = case.repair is Repair.NOTHING
+        if repaired.runs_on is Side.SOURCE or (over and Step.RUNNING_THERE not in self._steps):
+            await self._undo_companions(repaired.machine)
+        if repaired.runs_on is Side.SOURCE:
+            return Moved(Outcome(Ending.FAILED, reason, Side.SOURCE), repaired.machine)
+        return _lost(f"{_sentence(reason)} {case.sentence} {case.hint}".strip(), over=over)
 
     async def _broken_postcopy(self, reason: str) -> Moved:
         case = case_of(await look(self._deserted()))
-        return _lost(f"{reason}. {case.sentence} {case.hint}".strip())
+        return _lost(f"{_sentence(reason)} {case.sentence} {case.hint}".strip())
+
+    @property
+    def _steps(self) -> Sequence[Step]:
+        return self._record.steps
 
     def _deserted(self) -> Deserted:
-        steps = self._record.steps
-        return replace(self._move, last=steps[-1] if steps else None, exact=True)
+        return replace(self._move, last=self._steps[-1] if self._steps else None, exact=True)
 
     async def _back_at_source(self, finding: Finding) -> Moved:
         ended = finding.ended
@@ -148,7 +192,7 @@ class Settlement:
             ending, reason = finding.ending, finding.given_up or reason
         try:
             if not await self._here.running():
-                if self._may_be_there and Step.RUNNING_THERE in self._record.steps:
+                if self._may_be_there and Step.RUNNING_THERE in self._steps:
                     return _lost(f"{reason}; the destination does not answer: it may run there")
                 await self._record.before(Step.RESUMING_HERE)
                 await self._here.resume()
@@ -162,5 +206,9 @@ async def _forget_move(machine: Machine) -> None:
         await machine.forget_move()
 
 
-def _lost(reason: str) -> Moved:
-    return Moved(Outcome(Ending.FAILED, reason, None), None)
+def _lost(reason: str, *, over: bool = False) -> Moved:
+    return Moved(Outcome(Ending.FAILED, reason, None), None, over=over)
+
+
+def _sentence(words: str) -> str:
+    return words if not words or words.endswith((".", "!", "?")) else f"{words}."

@@ -110,7 +110,7 @@ class StorageBeside:
         await self._mirrored.finish()
         await self._export.stop()
 
-    async def after_failure(self) -> None:
+    async def after_failure(self, machine: Machine | None) -> None:
         """See `ports.Companion.after_failure`.
 
         Raises:
@@ -120,12 +120,15 @@ class StorageBeside:
             await self._look_on_no_more()
         self._begun = True
         failures: list[str] = []
-        ends = [self._machine.storage().release()]
-        if self._mirrored is not None:
-            ends.insert(0, self._mirrored.abandon())
+        if machine is not None and self._mirrored is not None:
+            with suppress(HostError):  # what it does not end is released below
+                await self._mirrored.abandon()
         if self._export is not None:
-            ends.append(self._export.stop())
-        ends.append(self._images.remove())
+            with suppress(HostError):  # it ends with the destination's process
+                await self._export.stop()
+        ends = [self._images.remove()]
+        if machine is not None:
+            ends.insert(0, machine.storage().release())
         for end in ends:
             try:
                 await end

@@ -13,7 +13,7 @@ from whimbrel.model.journal import Entry, Step
 from whimbrel.model.method import Postcopy, Tuning
 from whimbrel.model.migration import Phase, Side
 from whimbrel.model.outcome import Ending
-from whimbrel.ports import Reception
+from whimbrel.ports import Machine, Reception
 from whimbrel.practice.move import Moved, Request, move
 
 
@@ -47,7 +47,7 @@ class Diary:
     async def before_handover(self) -> None:
         self._tell("copy whole")
 
-    async def after_failure(self) -> None:
+    async def after_failure(self, machine: Machine | None) -> None:
         self._tell("undone")
 
     async def after_arrival(self) -> None:

@@ -76,7 +76,7 @@ async def test_a_failed_move_leaves_no_image_and_no_copy() -> None:
     machine, waiting = DiskMachine(), reception()
     async with storage_beside(machine, sites, WISH, Heard()) as beside:
         await beside.before_memory(waiting)
-        await beside.after_failure()
+        await beside.after_failure(machine)
     assert there.images == {}
     assert there.made == {}
     assert len(here.images) == 2
@@ -116,7 +116,7 @@ async def test_a_second_mirror_that_does_not_begin_gives_the_first_up() -> None:
         with pytest.raises(CommandRefused):
             await beside.before_memory(reception())
         assert machine.disks.mirrors["vda"].done == ["abandon"]
-        await beside.after_failure()
+        await beside.after_failure(machine)
     assert there.images == {}
 
 
@@ -130,7 +130,7 @@ async def test_a_copy_that_died_beside_the_memory_ends_the_move_at_the_handover(
             await asyncio.sleep(0)
         with pytest.raises(HostError, match="Input/output error"):
             await beside.before_handover()
-        await beside.after_failure()
+        await beside.after_failure(machine)
     assert there.images == {}
 
 
