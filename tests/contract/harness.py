@@ -8,10 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from libvirtd.daemons import Libvirts
+from whimbrel.hypervisors.libvirt import LibvirtHost
+from whimbrel.hypervisors.libvirt.machine import LibvirtMachine
 from whimbrel.hypervisors.qemu import QemuHost, ResidentHost
 from whimbrel.hypervisors.simulated import SimulatedHypervisor, SimulatedMachine, simulated_pair
+from whimbrel.lab.paced import Pacing, firmware
 from whimbrel.model.inventory import MigrationAddress, Vm
-from whimbrel.model.units import MIB
+from whimbrel.model.units import MIB, PAGE
 from whimbrel.ports import Hypervisor, Machine
 from whimbrel.sites.local import LocalShell
 from whimbrel.sites.site import OnSite
@@ -36,6 +40,10 @@ class Harness(Protocol):
     def slow(self) -> float:
         """Bytes per second at which a move of `vm` takes several seconds."""
 
+    @property
+    def may_lack(self) -> bool:
+        """Whether a move that the hosts have no capability for is left out, not failed."""
+
     def kill(self, machine: Machine) -> None:
         """End the hypervisor that holds the machine as a power cut would."""
 
@@ -55,6 +63,7 @@ class QemuHarness:
     # TEST-NET-1 (RFC 5737): nobody's address, so nobody can listen there.
     foreign_address: MigrationAddress = MigrationAddress("192.0.2.1")
     slow: float = 150_000.0
+    may_lack: bool = False
 
     def kill(self, machine: Machine) -> None:
         assert machine.pid is not None
@@ -82,6 +91,7 @@ class ResidentHarness:
     address: MigrationAddress = MigrationAddress("127.0.0.1")
     foreign_address: MigrationAddress = MigrationAddress("192.0.2.1")
     slow: float = 150_000.0
+    may_lack: bool = False
 
     def kill(self, machine: Machine) -> None:
         assert machine.pid is not None
@@ -118,6 +128,7 @@ class SimulatedHarness:
     address: MigrationAddress = MigrationAddress("127.0.0.1")
     foreign_address: MigrationAddress = MigrationAddress("192.0.2.1")
     slow: float = 20e6
+    may_lack: bool = False
 
     def kill(self, machine: Machine) -> None:
         assert isinstance(machine, SimulatedMachine)
@@ -132,3 +143,39 @@ class SimulatedHarness:
 async def simulated_harness() -> AsyncIterator[SimulatedHarness]:
     """Yield two simulated hosts on a clock twenty times as fast as the wall's."""
     yield SimulatedHarness(*simulated_pair(speed=20))
+
+
+@dataclass
+class LibvirtHarness:
+    """Two hosts that libvirt runs; the guest fills 8 MiB and then hardly writes."""
+
+    source: LibvirtHost
+    destination: LibvirtHost
+    libvirts: Libvirts
+    vm: Vm
+    address: MigrationAddress
+    foreign_address: MigrationAddress = MigrationAddress("192.0.2.1")
+    slow: float = 1.0 * MIB  # libvirt's finest
+    may_lack: bool = True
+
+    def kill(self, machine: Machine) -> None:
+        assert isinstance(machine, LibvirtMachine)
+        libvirt = self.libvirts.a if machine.host == "a" else self.libvirts.b
+        os.kill(libvirt.pid(machine.vm.name), signal.SIGKILL)
+
+    def left_over(self) -> list[str]:
+        return [str(vm) for vm in self.libvirts.folder.glob("*/run/qemu/*.xml")]
+
+
+@asynccontextmanager
+async def libvirt_harness(libvirts: Libvirts) -> AsyncIterator[LibvirtHarness]:
+    """Yield two hosts, and end the VMs that are left on them."""
+    filling = Pacing(first=MIB, pages=8 * MIB // PAGE, rate=1)
+    vm = Vm("contract", 256 * MIB, firmware=firmware(filling, libvirts.folder))
+    async with libvirts.a.opened() as source, libvirts.b.opened() as destination:
+        try:
+            address = MigrationAddress(libvirts.b.lab.addresses[0])
+            yield LibvirtHarness(source, destination, libvirts, vm, address)
+        finally:
+            for libvirt in (libvirts.a, libvirts.b):
+                await libvirt.clear()

@@ -1,0 +1,397 @@
+"""The one file that knows libvirt-python: its calls in threads, its events on the event loop.
+
+    Connection.open(name, uri) ──► domain(name), boot(xml) ──► Domain
+                                   listen(domain) ──► what libvirt tells of it
+
+libvirt's calls block, some of them for as long as a move takes, so each runs in a thread of the
+connection's own. Its events come from one thread of this process, and are handed to the event
+loop of whoever listens. What libvirt refuses becomes an error of `whimbrel.errors`.
+
+libvirt-python is optional (`pip install whimbrel[libvirt]`): without it `open` says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from whimbrel.errors import CommandRefused, HostError, HostUnreachable, Unsupported
+from whimbrel.hypervisors.libvirt.states import Happening, State
+
+try:
+    import libvirt
+except ImportError:  # an extra
+    libvirt = None
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from whimbrel.model.migration import Side
+
+T = TypeVar("T")
+
+ALIVE_EVERY, SILENT_AFTER = 5, 5
+"""libvirt's keep-alive: seconds between questions, and how many may go unanswered."""
+
+_THREADS = 32
+"""Calls at once on one connection; a move holds one for as long as it takes."""
+
+_CLOSES_WITHIN = 5.0
+
+
+class NoSuchDomain(CommandRefused):
+    """libvirt holds no VM of that name, or no more."""
+
+
+class Aborted(CommandRefused):
+    """A job ended because somebody called it off."""
+
+
+@dataclass(frozen=True)
+class Versions:
+    """What answers at a connection, each as libvirt counts: 11.3.0 is 11003000.
+
+    Attributes:
+        library: libvirt on this machine.
+        daemon: libvirt on that host.
+        hypervisor: Its QEMU.
+    """
+
+    library: int
+    daemon: int
+    hypervisor: int
+
+
+class Connection:
+    """One open connection to a host's libvirt; made by `open`, to be closed."""
+
+    def __init__(self, name: str, handle: Any) -> None:
+        self.name = name
+        self._handle = handle
+        self._ears: list[Ears] = []
+        self._listening = False
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix=f"libvirt-{name}")
+
+    @classmethod
+    async def open(cls, name: str, uri: str) -> Self:
+        """Connect to the host called `name`, by libvirt's own URI.
+
+        Raises:
+            Unsupported: libvirt-python is not installed.
+            HostUnreachable: Nobody answers there, or lets us in.
+        """
+        if libvirt is None:
+            raise Unsupported(
+                f"Host {name} is run by libvirt, and libvirt-python is not installed.",
+                'Install it beside whimbrel: pip install "whimbrel[libvirt]".',
+            )
+        _hear_events()
+        try:
+            handle = await asyncio.to_thread(libvirt.open, uri)
+        except libvirt.libvirtError as error:
+            raise HostUnreachable(
+                f"libvirt on host {name} cannot be reached: {error}",
+                f"Try it with libvirt's own client: virsh -c '{uri}' version",
+            ) from error
+        connection = cls(name, handle)
+        with suppress(HostError):  # a connection without keep-alive has no network to lose
+            await connection.call(handle.setKeepAlive, ALIVE_EVERY, SILENT_AFTER)
+        return connection
+
+    async def close(self) -> None:
+        """Let go of it; VMs go on, and so does what libvirt does by itself."""
+        with suppress(HostError, TimeoutError):
+            async with asyncio.timeout(_CLOSES_WITHIN):
+                await self.call(self._handle.close)
+        self._threads.shutdown(wait=False)
+
+    async def call(self, work: Callable[..., T], *arguments: Any) -> T:
+        """Return what one of libvirt's calls returns, made in a thread."""
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._threads, work, *arguments)
+        except libvirt.libvirtError as error:
+            raise self._translated(error) from error
+        except RuntimeError as error:  # the threads have been shut down
+            raise HostUnreachable(f"The connection to {self.name} is closed.") from error
+
+    async def versions(self) -> Versions:
+        """Return what answers."""
+        daemon = await self.call(self._handle.getLibVersion)
+        hypervisor = await self.call(self._handle.getVersion)
+        return Versions(libvirt.getVersion(), daemon, hypervisor)
+
+    async def capabilities(self) -> str:
+        """Return what libvirt says of the host, as its XML."""
+        return await self.call(self._handle.getCapabilities)
+
+    async def emulator(self, accelerator: str, machine: str | None = None) -> str:
+        """Return what libvirt says of its QEMU under an accelerator, as its XML."""
+        words = (None, None, machine, accelerator, 0)
+        return await self.call(self._handle.getDomainCapabilities, *words)
+
+    async def free_memory(self) -> int:
+        """Return the host's free bytes, those of its caches included where it tells."""
+        told = await self.call(self._handle.getMemoryStats, -1, 0)
+        return 1024 * sum(int(told.get(each, 0)) for each in ("free", "buffers", "cached"))
+
+    async def compare_cpu(self, xml: str, accelerator: str, machine: str | None) -> int:
+        """Return 0 where a CPU cannot be had there, 1 for the same, 2 where more could be."""
+        words = (None, None, machine, accelerator, xml, 0)
+        return await self.call(self._handle.compareHypervisorCPU, *words)
+
+    async def domain(self, name: str) -> Domain | None:
+        """Return the VM of that name, living or only defined; None: there is none."""
+        try:
+            return Domain(self, await self.call(self._handle.lookupByName, name))
+        except NoSuchDomain:
+            return None
+
+    async def domains(self) -> list[Domain]:
+        """Return every VM that libvirt knows of, living or only defined."""
+        return [Domain(self, each) for each in await self.call(self._handle.listAllDomains, 0)]
+
+    async def boot(self, xml: str, *, paused: bool = False) -> Domain:
+        """Start a VM that libvirt forgets when it ends; `paused`: its guest does not run."""
+        flags = libvirt.VIR_DOMAIN_START_PAUSED if paused else 0
+        return Domain(self, await self.call(self._handle.createXML, xml, flags))
+
+    async def define(self, xml: str) -> Domain:
+        """Let libvirt remember a VM, without starting it."""
+        return Domain(self, await self.call(self._handle.defineXML, xml))
+
+    async def listen(self, domain_id: str, side: Side, heard: asyncio.Queue[Happening]) -> Ears:
+        """Put what happens from now on to the VM of that UUID into a queue, with its `side`."""
+        ears = Ears(self._ears, domain_id, side, heard)
+        if not self._listening:  # libvirt takes each kind of listener once per connection
+            self._listening = True
+            await self.call(self._listen)
+        return ears
+
+    def _listen(self) -> None:
+        for kind, hear in (
+            (libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._lifecycle),
+            (libvirt.VIR_DOMAIN_EVENT_ID_MIGRATION_ITERATION, self._iteration),
+            (libvirt.VIR_DOMAIN_EVENT_ID_JOB_COMPLETED, self._job),
+        ):
+            self._handle.domainEventRegisterAny(None, kind, hear, None)
+
+    def _lifecycle(self, _: Any, domain: Any, kind: int, detail: int, __: Any) -> None:
+        self._tell(domain, Happening.lifecycle(kind, detail))
+
+    def _iteration(self, _: Any, domain: Any, number: int, __: Any) -> None:
+        self._tell(domain, Happening("pass", number=number))
+
+    def _job(self, _: Any, domain: Any, figures: Mapping[str, Any], __: Any) -> None:
+        self._tell(domain, Happening("job", figures=dict(figures)))
+
+    def _tell(self, domain: Any, happening: Happening) -> None:
+        for ears in list(self._ears):
+            ears.hear(domain.UUIDString(), happening)
+
+    def _translated(self, error: Any) -> HostError:
+        number, words = error.get_error_code(), str(error.get_error_message() or error)
+        if number == libvirt.VIR_ERR_NO_DOMAIN:
+            return NoSuchDomain(f"{self.name}: {words}")
+        if number == libvirt.VIR_ERR_OPERATION_ABORTED:
+            return Aborted(f"{self.name}: {words}")
+        if number in _broken():
+            return HostUnreachable(f"libvirt on host {self.name} is gone: {words}")
+        if number in _unknown():
+            return Unsupported(f"libvirt on host {self.name} cannot do that: {words}")
+        return CommandRefused(f"libvirt on host {self.name} refused: {words}")
+
+
+class Domain:
+    """One VM as libvirt holds it."""
+
+    def __init__(self, connection: Connection, handle: Any) -> None:
+        self.connection = connection
+        self._handle = handle
+        self.name: str = handle.name()
+        self.id: str = handle.UUIDString()
+
+    async def state(self) -> State:
+        """Return what it does; `State.GONE` where libvirt knows it no more."""
+        try:
+            number, reason = await self._call(self._handle.state, 0)
+        except NoSuchDomain:
+            return State.GONE
+        return State.told(number, reason)
+
+    async def persistent(self) -> bool:
+        """Tell whether libvirt remembers it beyond its end."""
+        return bool(await self._call(self._handle.isPersistent))
+
+    async def xml(self, *, movable: bool = False) -> str:
+        """Return what it is made of; `movable` as another host must build it, with secrets."""
+        flags = 0
+        if movable:
+            flags = libvirt.VIR_DOMAIN_XML_SECURE | libvirt.VIR_DOMAIN_XML_MIGRATABLE
+        return await self._call(self._handle.XMLDesc, flags)
+
+    async def kept_xml(self) -> str:
+        """Return what libvirt would start the next time."""
+        flags = libvirt.VIR_DOMAIN_XML_SECURE | libvirt.VIR_DOMAIN_XML_INACTIVE
+        return await self._call(self._handle.XMLDesc, flags)
+
+    async def resume(self) -> None:
+        """Let its guest go on."""
+        await self._call(self._handle.resume)
+
+    async def destroy(self) -> None:
+        """End it at once; harmless where it has ended."""
+        with suppress(NoSuchDomain):
+            if await self.state() not in {State.GONE, State.OFF}:
+                await self._call(self._handle.destroy)
+
+    async def forget(self) -> None:
+        """Take away what libvirt remembers of it; harmless where there is nothing."""
+        with suppress(NoSuchDomain):
+            if await self.persistent():
+                await self._call(self._handle.undefine)
+
+    async def job(self) -> dict[str, Any]:
+        """Return the figures of what it is doing now."""
+        return await self._call(self._handle.jobStats, 0)
+
+    async def last_job(self) -> dict[str, Any]:
+        """Return the figures of what it did last, as often as one asks."""
+        flags = libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED | libvirt.VIR_DOMAIN_JOB_STATS_KEEP_COMPLETED
+        return await self._call(self._handle.jobStats, flags)
+
+    async def migrate(
+        self, there: Connection, flags: Iterable[str], parameters: Mapping[str, Any]
+    ) -> None:
+        """Move it, led by this process; returns when libvirt has done all of it."""
+        words = (there._handle, dict(parameters), _mask(flags))  # noqa: SLF001 - our own
+        await self._call(self._handle.migrate3, *words)
+
+    async def migrate_to(
+        self, uri: str, flags: Iterable[str], parameters: Mapping[str, Any]
+    ) -> None:
+        """Move it, led by its host's libvirt, which reaches the other's at `uri`."""
+        await self._call(self._handle.migrateToURI3, uri, dict(parameters), _mask(flags))
+
+    async def abort(self) -> None:
+        """Call off what it is doing."""
+        await self._call(self._handle.abortJob)
+
+    async def pause_postcopy(self) -> None:
+        """Let go of the connection of a post-copy."""
+        await self._call(self._handle.abortJobFlags, libvirt.VIR_DOMAIN_ABORT_JOB_POSTCOPY)
+
+    async def start_postcopy(self) -> None:
+        """Let its guest run there before its memory is."""
+        await self._call(self._handle.migrateStartPostCopy, 0)
+
+    async def set_downtime_limit(self, milliseconds: int) -> None:
+        """Allow its guest to stand still for so long; also before a move."""
+        await self._call(self._handle.migrateSetMaxDowntime, milliseconds, 0)
+
+    async def set_speed_limit(self, mebibytes: int, *, postcopy: bool = False) -> None:
+        """Limit its move to so many MiB/s."""
+        flags = libvirt.VIR_DOMAIN_MIGRATE_MAX_SPEED_POSTCOPY if postcopy else 0
+        await self._call(self._handle.migrateSetMaxSpeed, mebibytes, flags)
+
+    async def memory_facts(self) -> dict[str, int]:
+        """Return what its balloon tells of the guest's memory, in KiB."""
+        return await self._call(self._handle.memoryStats)
+
+    async def vcpu_times(self) -> tuple[int, ...]:
+        """Return the nanoseconds of CPU that each vCPU has used."""
+        vcpus, _ = await self._call(self._handle.vcpus)
+        return tuple(each[2] for each in vcpus)
+
+    async def count_writes(self, seconds: int) -> None:
+        """Begin to count written pages for so many seconds."""
+        await self._call(self._handle.startDirtyRateCalc, seconds, 0)
+
+    async def counted_writes(self) -> dict[str, Any]:
+        """Return how that counting stands (`dirtyrate.…`)."""
+        handle, kind = self.connection._handle, libvirt.VIR_DOMAIN_STATS_DIRTYRATE  # noqa: SLF001
+        [(_, told)] = await self._call(handle.domainListGetStats, [self._handle], kind, 0)
+        return dict(told)
+
+    async def peek(self, address: int, size: int) -> bytes:
+        """Return so many bytes of the guest's physical memory, at most 64 KiB."""
+        words = (address, size, libvirt.VIR_MEMORY_PHYSICAL)
+        return bytes(await self._call(self._handle.memoryPeek, *words))
+
+    async def _call(self, work: Callable[..., T], *arguments: Any) -> T:
+        return await self.connection.call(work, *arguments)
+
+
+class Ears:
+    """What hears libvirt tell of one VM; to be closed."""
+
+    def __init__(
+        self, among: list[Ears], domain_id: str, side: Side, heard: asyncio.Queue[Happening]
+    ) -> None:
+        self._among, self._domain_id = among, domain_id
+        self._side, self._heard = side, heard
+        self._loop = asyncio.get_running_loop()
+        among.append(self)
+
+    def close(self) -> None:
+        """Listen no more; harmless when that is so."""
+        if self in self._among:
+            self._among.remove(self)
+
+    def hear(self, domain_id: str, happening: Happening) -> None:
+        """Take what was told, in libvirt's thread."""
+        if domain_id == self._domain_id:
+            with suppress(RuntimeError):  # the loop has ended
+                mine = replace(happening, side=self._side)
+                self._loop.call_soon_threadsafe(self._heard.put_nowait, mine)
+
+
+_hearing = threading.Lock()
+_heard = False
+
+
+def _hear_events() -> None:
+    """Let libvirt's events come, in a thread of this process's that never ends."""
+    global _heard  # noqa: PLW0603 - libvirt has one event loop for a process
+    with _hearing:
+        if _heard:
+            return
+        _heard = True
+        libvirt.registerErrorHandler(lambda *_: None, None)  # it would print every refusal
+        libvirt.virEventRegisterDefaultImpl()
+        threading.Thread(target=_run_events, name="libvirt-events", daemon=True).start()
+
+
+def _run_events() -> None:
+    while True:
+        libvirt.virEventRunDefaultImpl()
+
+
+def _mask(flags: Iterable[str]) -> int:
+    """Return migration flags, named as libvirt names them without VIR_MIGRATE_, as its number."""
+    mask = 0
+    for flag in flags:
+        mask |= getattr(libvirt, f"VIR_MIGRATE_{flag}")
+    return mask
+
+
+def _broken() -> set[int]:
+    return {
+        libvirt.VIR_ERR_RPC,
+        libvirt.VIR_ERR_NO_CONNECT,
+        libvirt.VIR_ERR_INVALID_CONN,
+        libvirt.VIR_ERR_AUTH_FAILED,
+    }
+
+
+def _unknown() -> set[int]:
+    return {
+        libvirt.VIR_ERR_NO_SUPPORT,
+        libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED,
+        libvirt.VIR_ERR_CONFIG_UNSUPPORTED,
+        libvirt.VIR_ERR_OPERATION_UNSUPPORTED,
+    }

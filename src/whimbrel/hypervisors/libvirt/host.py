@@ -1,0 +1,281 @@
+"""A host that libvirt runs, behind the port `Hypervisor`.
+
+    source                                  destination
+    start ─► libvirt ─► QEMU                receive ─► a port is chosen, the address tried
+    send: one call of libvirt's ─────────►  libvirt builds the VM, and lets it stand
+          ═══════ pages, device state ══════► paused
+          it stands there ───────────────────► run: resume
+
+libvirt is told of the destination's libvirt and not of a waiting QEMU, so what `receive` returns
+carries that connection within its address.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import TYPE_CHECKING, Self
+from xml.sax.saxutils import quoteattr
+
+from whimbrel.errors import CommandRefused, ConfigError, Unsupported
+from whimbrel.hypervisors.libvirt.connection import Connection
+from whimbrel.hypervisors.libvirt.domain_xml import at_destination, described, domain_xml
+from whimbrel.hypervisors.libvirt.machine import (
+    LibvirtAddress,
+    LibvirtMachine,
+    LibvirtReception,
+)
+from whimbrel.hypervisors.libvirt.migration import Departure, LibvirtMigration
+from whimbrel.hypervisors.libvirt.translate import (
+    address_parameters,
+    flags_for,
+    lacking,
+    milliseconds,
+    parameters_for,
+    under_way,
+)
+from whimbrel.model.inventory import Capability, MigrationAddress, Vm
+from whimbrel.model.method import Tuning
+from whimbrel.model.migration import Phase, Side
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from whimbrel.hypervisors.libvirt.connection import Domain, Versions
+    from whimbrel.hypervisors.libvirt.states import Happening
+    from whimbrel.ports import Machine, Site
+
+PORTS = range(49152, 49216)
+"""Where libvirt's destinations listen unless its qemu.conf says otherwise."""
+
+
+class LibvirtHost:
+    """The port's `Hypervisor`: one host's libvirt, reached at its first use.
+
+    Used with `async with`: its connection ends with it, VMs go on.
+
+    Args:
+        name: The host's name, for people.
+        uri: libvirt's own URI of it.
+        site: The way onto it, where there is one; not closed with this.
+        peer: The URI under which other hosts' libvirt reaches it, to let the source's libvirt
+            lead a move (peer-to-peer); empty: whimbrel leads it.
+        sockets: Folder on the host for the sockets of channels; None: where libvirt has them.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        uri: str,
+        site: Site | None = None,
+        *,
+        peer: str = "",
+        sockets: str | None = None,
+    ) -> None:
+        self.name = name
+        self._uri, self._site = uri, site
+        self._peer, self._sockets = peer, sockets
+        self._connection: Connection | None = None
+        self._connecting = asyncio.Lock()
+        self._machines: dict[str, LibvirtMachine] = {}
+        self._receptions: list[LibvirtReception] = []
+        self._proven: set[str] = set()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Let go of libvirt; VMs go on."""
+        if self._connection is not None:
+            await self._connection.close()
+            self._connection = None
+
+    async def connection(self) -> Connection:
+        """Return the connection, made at the first call."""
+        async with self._connecting:
+            if self._connection is None:
+                self._connection = await Connection.open(self.name, self._uri)
+            return self._connection
+
+    async def versions(self) -> Versions:
+        """Return which libvirt and QEMU answer."""
+        return await (await self.connection()).versions()
+
+    async def capabilities(self) -> frozenset[Capability]:
+        """See `ports.Hypervisor.capabilities`."""
+        return frozenset(Capability) - (await self.lacking()).keys()
+
+    async def lacking(self) -> Mapping[Capability, str]:
+        """See `ports.Hypervisor.lacking`; by the versions that answer on the live connection."""
+        return lacking(await self.versions())
+
+    async def start(self, vm: Vm) -> LibvirtMachine:
+        """See `ports.Hypervisor.start`; libvirt forgets the VM when it ends."""
+        connection = await self.connection()
+        domain = await connection.boot(domain_xml(vm, self._prefix(vm.name)))
+        return await self._hold(described(await domain.xml()), domain)
+
+    async def receive(self, vm: Vm, tuning: Tuning, address: MigrationAddress) -> LibvirtReception:
+        """See `ports.Hypervisor.receive`; the VM itself is built by libvirt, in `send`."""
+        await self._require(tuning)
+        if address.encrypted:
+            raise Unsupported("Moves through libvirt are not encrypted by whimbrel.")
+        connection = await self.connection()
+        port = address.port or self._free_port()
+        if taken := self._waiting(lambda each: each.address.port == port):
+            raise CommandRefused(
+                f"Port {port} of {self.name} waits for {taken.machine.vm.name}.",
+                "Choose another port, or none.",
+            )
+        present = await connection.domain(vm.name)
+        if present is not None and (await present.state()).lives:
+            raise CommandRefused(f"{self.name} already has a VM {vm.name} that lives.")
+        await self._prove(address.host)
+        machine = LibvirtMachine(vm, connection, None, self._site)
+        return self._expect(machine, connection, MigrationAddress(address.host, port), tuning)
+
+    async def send(
+        self, machine: Machine, tuning: Tuning, address: MigrationAddress
+    ) -> LibvirtMigration:
+        """See `ports.Hypervisor.send`."""
+        held = self._own(machine)
+        await self._require(tuning)
+        if not isinstance(address, LibvirtAddress) or address.there is None:
+            raise ConfigError(f"VM {machine.vm.name} is run by libvirt: it can go to libvirt only.")
+        domain, reception = await held.domain(), address.there
+        await domain.set_downtime_limit(milliseconds(tuning.downtime_limit))
+        departure = await self._departure(domain, reception, tuning, address)
+        heard: asyncio.Queue[Happening] = asyncio.Queue()
+        ears = [
+            await domain.connection.listen(domain.id, Side.SOURCE, heard),
+            await reception.connection.listen(domain.id, Side.DESTINATION, heard),
+        ]
+        migration = LibvirtMigration(held, domain, heard, ears, departure)
+        migration.depart()
+        await migration.begun()
+        return migration
+
+    async def rejoin(self, machine: Machine) -> LibvirtMigration:
+        """See `ports.Hypervisor.rejoin`."""
+        held = self._own(machine)
+        domain = await held.domain()
+        heard: asyncio.Queue[Happening] = asyncio.Queue()
+        ears = await domain.connection.listen(domain.id, Side.SOURCE, heard)
+        migration = LibvirtMigration(held, domain, heard, [ears], None)
+        job = await domain.job()
+        if not under_way(job):
+            ears.close()
+            raise CommandRefused("No move is under way.")
+        migration.found(job)
+        return migration
+
+    async def expecting(self, machine: Machine, address: MigrationAddress) -> LibvirtReception:
+        """See `ports.Hypervisor.expecting`."""
+        held = self._own(machine)
+        known = self._waiting(lambda each: each.machine is held)
+        tuning = known.tuning if known is not None else Tuning()
+        return self._expect(held, await self.connection(), address, tuning)
+
+    async def seek(self, name: str) -> LibvirtMachine | None:
+        """See `ports.Hypervisor.seek`."""
+        domain = await (await self.connection()).domain(name)
+        if waiting := self._waiting(lambda each: each.machine.vm.name == name):
+            return waiting.machine
+        if domain is None or not (await domain.state()).lives:
+            return None
+        held = self._machines.get(domain.id)
+        if held is not None and held.last is not Phase.COMPLETED:
+            return held
+        return await self._hold(described(await domain.xml()), domain)
+
+    async def _hold(self, vm: Vm, domain: Domain) -> LibvirtMachine:
+        machine = LibvirtMachine(vm, domain.connection, domain, self._site)
+        await machine.attach()
+        self._machines[domain.id] = machine
+        return machine
+
+    def _own(self, machine: Machine) -> LibvirtMachine:
+        if not isinstance(machine, LibvirtMachine):
+            raise ConfigError(f"VM {machine.vm.name} is not run by libvirt on {self.name}.")
+        return machine
+
+    def _expect(
+        self,
+        machine: LibvirtMachine,
+        connection: Connection,
+        address: MigrationAddress,
+        tuning: Tuning,
+    ) -> LibvirtReception:
+        machine.expected = True
+        sockets = self._prefix(machine.vm.name)
+        reception = LibvirtReception(
+            machine, connection, address, tuning, peer=self._peer, sockets=sockets
+        )
+        self._receptions.append(reception)
+        return reception
+
+    def _waiting(self, wanted: Callable[[LibvirtReception], bool]) -> LibvirtReception | None:
+        """Return the newest reception of a kind that still waits for its guest."""
+        self._receptions = [each for each in self._receptions if each.machine.expected]
+        return next(filter(wanted, reversed(self._receptions)), None)
+
+    def _free_port(self) -> int:
+        """Choose a port; where another program has taken it, the move fails at its beginning."""
+        self._waiting(lambda _: True)
+        free = set(PORTS) - {each.address.port for each in self._receptions}
+        if not free:
+            raise CommandRefused(f"All {len(PORTS)} migration ports of {self.name} are taken.")
+        return secrets.choice(sorted(free))
+
+    def _prefix(self, name: str) -> str | None:
+        return None if self._sockets is None else f"{self._sockets}/{name}-"
+
+    async def _require(self, tuning: Tuning) -> None:
+        lacking = await self.lacking()
+        for capability in sorted(tuning.needs & lacking.keys()):
+            raise Unsupported(f"Host {self.name} has no {capability}: {lacking[capability]}")
+
+    async def _prove(self, address: str) -> None:
+        """Let libvirt try to listen at an address, once; `CommandRefused` where it cannot.
+
+        libvirt tells of no host's addresses, and refuses one only amid a move.
+        """
+        if address in self._proven:
+            return
+        connection = await self.connection()
+        name = f"whimbrel-trial-{secrets.token_hex(4)}"
+        try:
+            domain = await connection.boot(trial_xml(name, address, self._free_port()), paused=True)
+        except CommandRefused as error:
+            raise CommandRefused(
+                error.what, f"See whether {address} is an address of host {self.name}."
+            ) from error
+        await domain.destroy()
+        self._proven.add(address)
+
+    async def _departure(
+        self, domain: Domain, reception: LibvirtReception, tuning: Tuning, address: MigrationAddress
+    ) -> Departure:
+        persistent = await domain.persistent()
+        flags = flags_for(tuning, persistent=persistent)
+        parameters = parameters_for(tuning) | address_parameters(address)
+        there = (reception.sockets, tuning.prepared_memory)
+        parameters["destination_xml"] = at_destination(await domain.xml(movable=True), *there)
+        if persistent:
+            kept = at_destination(await domain.kept_xml(), reception.sockets, None)
+            parameters["persistent_xml"] = kept
+        return Departure(domain, reception, flags, parameters)
+
+
+def trial_xml(name: str, address: str, port: int) -> str:
+    """Return a VM that never runs, and whose one device listens at an address."""
+    place = f"mode='bind' host={quoteattr(address)} service='{port}'"
+    return (
+        f"<domain type='qemu'><name>{name}</name><memory unit='MiB'>8</memory><vcpu>1</vcpu>"
+        "<os><type arch='x86_64'>hvm</type></os><devices>"
+        f"<serial type='tcp'><source {place}/><protocol type='raw'/></serial>"
+        "<controller type='usb' model='none'/><memballoon model='none'/></devices></domain>"
+    )

@@ -1,0 +1,394 @@
+"""A guest leaving a host that libvirt runs: events of both hosts, polling for people.
+
+libvirt conducts the move in one call that lasts as long as it does (`Departure`); beside it come
+events: passes and a stopped guest from the source, its arrival from the destination. The arrival
+counts, not the call's return, since libvirt ends the source's QEMU in between, for which the
+guest need not wait: when the destination says that the guest stands there, its memory and devices
+are whole, and the source has been stopped for good.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from whimbrel.errors import CommandRefused, HostError, HostUnreachable, Unsupported
+from whimbrel.hypervisors.libvirt.connection import Aborted
+from whimbrel.hypervisors.libvirt.machine import LibvirtAddress
+from whimbrel.hypervisors.libvirt.states import Happening, State
+from whimbrel.hypervisors.libvirt.translate import (
+    ended_from,
+    has_memory,
+    mebibytes,
+    milliseconds,
+    observation_from,
+    under_way,
+)
+from whimbrel.model.migration import (
+    ENDS,
+    TRANSITIONS,
+    Action,
+    Cancel,
+    Event,
+    Observation,
+    Pass,
+    Phase,
+    PhaseChange,
+    Proceed,
+    SetBandwidthLimit,
+    SetDowntimeLimit,
+    Side,
+    StartPostcopy,
+)
+from whimbrel.ports import Ended
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+
+    from whimbrel.hypervisors.libvirt.connection import Domain, Ears
+    from whimbrel.hypervisors.libvirt.machine import LibvirtMachine, LibvirtReception
+    from whimbrel.model.inventory import MigrationAddress
+
+POLL_EVERY = 0.1
+
+_RESUMES_WITHIN = 10.0
+_FIGURES_WITHIN = 1.0
+
+DIES_OF_RESUMING = range(11003000, 11004000)
+"""Versions of libvirt whose daemon crashes at VIR_MIGRATE_POSTCOPY_RESUME (found with 11.3.0)."""
+
+_RETURNED = "returned"
+
+
+@dataclass(frozen=True)
+class Departure:
+    """libvirt's one call that moves a VM, and how to make it again.
+
+    Attributes:
+        domain: The VM.
+        reception: Where it goes.
+        flags: As libvirt names them.
+        parameters: Its typed parameters.
+    """
+
+    domain: Domain
+    reception: LibvirtReception
+    flags: frozenset[str]
+    parameters: Mapping[str, Any]
+
+    async def carry_out(self, *, again: bool = False) -> None:
+        """Move it; returns when libvirt has done all of it. `again`: take up a post-copy."""
+        flags = self.flags | ({"POSTCOPY_RESUME"} if again else set())
+        if self.reception.peer:
+            flags |= {"PEER2PEER"}
+            await self.domain.migrate_to(self.reception.peer, flags, self.parameters)
+        else:
+            await self.domain.migrate(self.reception.connection, flags, self.parameters)
+
+
+class LibvirtMigration:
+    """The port's `Migration`, over the source's libvirt and the destination's."""
+
+    def __init__(
+        self,
+        machine: LibvirtMachine,
+        domain: Domain,
+        heard: asyncio.Queue[Happening],
+        ears: Iterable[Ears],
+        departure: Departure | None,
+    ) -> None:
+        self._machine, self._domain, self._departure = machine, domain, departure
+        self._heard, self._ears = heard, tuple(ears)
+        self._call: asyncio.Future[None] | None = None
+        self._phase = Phase.IDLE
+        self._called_back = self._left = False
+        self._reason = ""
+        self._figures: Mapping[str, Any] = {}
+        self._clock = asyncio.get_running_loop().time
+        self._began = self._clock()
+        self._next_poll = self._began + POLL_EVERY
+        self._last = Observation(at=0.0, phase=Phase.IDLE)
+
+    def depart(self) -> None:
+        """Let libvirt begin."""
+        assert self._departure is not None  # noqa: S101 - only who has one departs
+        self._hold(asyncio.ensure_future(self._departure.carry_out()))
+
+    async def begun(self) -> None:
+        """Return when libvirt is at it, or has ended it already."""
+        while self._call is not None and not self._call.done():
+            if under_way(await self._domain.job()):
+                return
+            await asyncio.sleep(0.01)  # no event tells that a job begins
+
+    def found(self, job: Mapping[str, Any]) -> None:
+        """Take the move as it stands: somebody else has begun it."""
+        self._began -= job.get("time_elapsed", 0) / 1000
+
+    async def watch(self) -> AsyncIterator[Event]:
+        """See `ports.Migration.watch`."""
+        try:
+            if self._departure is not None:
+                for change in self._enter(Phase.SETUP):
+                    yield change
+            while self._phase not in ENDS:
+                happening = await self._next()
+                seen = self._poll() if happening is None else self._take(happening)
+                for event in await seen:
+                    yield event
+        finally:
+            for ears in self._ears:
+                ears.close()
+
+    async def apply(self, action: Action) -> None:
+        """See `ports.Migration.apply`."""
+        match action:
+            case StartPostcopy():
+                await self._domain.start_postcopy()
+            case Cancel():
+                await self._cancel()
+            case SetDowntimeLimit(seconds):
+                await self._domain.set_downtime_limit(milliseconds(seconds))
+            case SetBandwidthLimit(rate):
+                await self._limit(rate)
+            case Proceed():
+                raise CommandRefused("libvirt goes on by itself.")
+
+    async def pause(self) -> None:
+        """See `ports.Migration.pause`."""
+        await self._domain.pause_postcopy()
+
+    async def resume(self, address: MigrationAddress) -> None:
+        """See `ports.Migration.resume`."""
+        departure = self._departure
+        if await self._domain.state() is not State.LOST_POSTCOPY:
+            raise CommandRefused("No post-copy has lost its connection.")
+        if isinstance(address, LibvirtAddress) and address.there and departure:
+            departure = replace(departure, reception=address.there)
+        if departure is None:
+            raise CommandRefused("libvirt takes up a post-copy only for whoever began it.")
+        versions = await departure.reception.connection.versions()
+        if versions.daemon in DIES_OF_RESUMING:
+            raise Unsupported(
+                f"libvirt 11.3 on host {departure.reception.connection.name} dies when it is "
+                "asked to take up a post-copy again.",
+                "Let that host have a newer libvirt before the next post-copy.",
+            )
+        self._departure = departure
+        try:
+            async with asyncio.timeout(_RESUMES_WITHIN):
+                await self._take_up(departure)
+        except TimeoutError:
+            raise HostUnreachable(
+                f"The post-copy was not taken up again within {_RESUMES_WITHIN:.0f} s."
+            ) from None
+
+    async def _take_up(self, departure: Departure) -> None:
+        call: asyncio.Future[None] | None = None
+        while await self._domain.state() is State.LOST_POSTCOPY:
+            if call is None:
+                call = asyncio.ensure_future(departure.carry_out(again=True))
+                self._hold(call)
+            elif call.done():
+                # QEMU may not have noticed yet that it was told to pause: libvirt refuses then.
+                error, call = call.exception(), None
+                if not isinstance(error, CommandRefused):
+                    raise HostUnreachable(f"The post-copy could not be taken up again: {error}")
+            await asyncio.sleep(POLL_EVERY)
+
+    async def ended(self) -> Ended:
+        """See `ports.Migration.ended`; a move that did not end well is told by its last word."""
+        if self._phase is Phase.COMPLETED:
+            return ended_from(await self._last_figures())
+        ended = Ended(self._phase, self._reason)
+        if self._last.passes:
+            return replace(ended, total_time=self._last.at, transferred=self._last.transferred)
+        return ended
+
+    async def _last_figures(self) -> Mapping[str, Any]:
+        if not self._figures and self._departure is not None:
+            there = await self._departure.reception.machine.domain()
+            self._figures = await there.last_job()
+        return self._figures
+
+    async def _await_figures(self) -> None:
+        """Wait a moment for the job's figures: they come beside the call's return."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_FIGURES_WITHIN):
+                while not self._figures:
+                    self._figures = (await self._heard.get()).figures
+
+    def _hold(self, call: asyncio.Future[None]) -> None:
+        self._call = self._machine.leaving = call
+        call.add_done_callback(self._returned)
+
+    def _returned(self, call: asyncio.Future[None]) -> None:
+        if not call.cancelled():
+            call.exception()  # whoever waits for it is told; nobody need wait
+        if call is self._call:
+            self._heard.put_nowait(Happening(_RETURNED))
+
+    async def _next(self) -> Happening | None:
+        try:
+            async with asyncio.timeout_at(self._next_poll):
+                return await self._heard.get()
+        except TimeoutError:
+            self._next_poll = self._clock() + POLL_EVERY
+            return None
+
+    async def _take(self, happening: Happening) -> Sequence[Event]:
+        """Make events of what libvirt told."""
+        if happening.side is Side.DESTINATION:
+            if happening.kind == "started" and self._departure is not None:
+                self._departure.reception.built()
+            arrived = happening.kind in {"paused", "resumed"}
+            return await self._arrival() if arrived else []
+        match happening.kind:
+            case "pass":
+                return await self._start_of_pass(happening.number)
+            case "job":
+                self._figures = happening.figures
+            case "left":
+                self._left = True
+            case "returned":
+                return await self._ending()
+            case "handed-over" | "postcopy" | "lost-postcopy":
+                return self._enter(_TOLD[happening.kind])
+        return []
+
+    async def _arrival(self) -> list[PhaseChange]:
+        """Ask whether the guest stands at the destination, or runs there, as was just told."""
+        if self._departure is None or self._phase in {Phase.POSTCOPY, Phase.POSTCOPY_PAUSED}:
+            return []
+        state = await self._departure.reception.machine.state()
+        if state is State.RUNNING_IN_POSTCOPY:
+            return self._enter(Phase.POSTCOPY)
+        waits = "PAUSED" in self._departure.flags and state is State.PAUSED
+        return self._enter(Phase.COMPLETED) if waits or state is State.RUNNING else []
+
+    async def _ending(self) -> list[PhaseChange]:
+        """Tell what it means that libvirt's call has returned."""
+        error = None if self._call is None else self._call.exception()
+        if error is None:
+            await self._await_figures()
+            return self._enter(Phase.COMPLETED)
+        if not isinstance(error, HostError):
+            raise error
+        self._reason = error.what
+        state = await self._domain.state()
+        if state is State.LOST_POSTCOPY:
+            return self._enter(Phase.POSTCOPY_PAUSED)
+        if not state.lives:
+            raise HostUnreachable(
+                f"The source's QEMU ended in the middle of the move: {self._reason}"
+            )
+        back = self._called_back or isinstance(error, Aborted)
+        return self._enter(Phase.CANCELLED if back else Phase.FAILED)
+
+    async def _poll(self) -> Sequence[Event]:
+        state = await self._domain.state()
+        if self._departure is None and not state.lives:
+            return self._enter(self._gone())
+        events: list[Event] = list(self._enter(_STATES[state])) if state in _STATES else []
+        job: Mapping[str, Any] = {}
+        with suppress(CommandRefused):  # it ends just now
+            job = await self._domain.job()
+        if under_way(job):
+            return events + self._seen(job)
+        if self._departure is None and state.runs:
+            events += self._enter(Phase.CANCELLED if self._called_back else Phase.FAILED)
+        return events
+
+    def _gone(self) -> Phase:
+        if self._left:
+            return Phase.COMPLETED
+        raise HostUnreachable("The source's VM has ended, and nobody saw it arrive.")
+
+    def _seen(self, job: Mapping[str, Any]) -> list[Event]:
+        if not has_memory(job) or self._phase in ENDS:
+            return []
+        changes: list[Event] = []
+        if self._phase in {Phase.IDLE, Phase.SETUP}:
+            changes += self._enter(Phase.PRECOPY)
+        self._last = observation_from(job, self._now(), self._phase)
+        return [*changes, self._last]
+
+    async def _start_of_pass(self, number: int) -> list[Event]:
+        job: Mapping[str, Any] = {}
+        with suppress(CommandRefused):
+            job = await self._domain.job()
+        changes: list[Event] = []
+        if self._phase in {Phase.IDLE, Phase.SETUP}:
+            changes += self._enter(Phase.PRECOPY)
+        seen = observation_from(job, self._now(), self._phase)
+        # Of the first pass libvirt may have no figures yet: all of memory is to be sent then.
+        first = number <= 1 or not has_memory(job)
+        remaining = self._machine.vm.memory if first else seen.remaining
+        return [*changes, Pass(number, seen.at, seen.transferred, remaining)]
+
+    def _enter(self, phase: Phase) -> list[PhaseChange]:
+        """Enter a phase, through those between that libvirt did not tell of."""
+        if phase is self._phase or self._phase in ENDS:
+            return []
+        if self._departure is None and self._phase is Phase.IDLE:
+            way = [phase]  # where it was found
+        else:
+            way = way_between(self._phase, phase)
+        if way:
+            self._phase = self._machine.last = phase
+        reason = self._reason if phase is Phase.FAILED else ""
+        return [PhaseChange(each, self._now(), reason) for each in way]
+
+    def _now(self) -> float:
+        return self._clock() - self._began
+
+    async def _cancel(self) -> None:
+        if self._phase in {Phase.POSTCOPY, Phase.POSTCOPY_PAUSED}:
+            raise CommandRefused(
+                "The guest already runs at the destination (post-copy); it cannot be called back.",
+                "Let the move finish.",
+            )
+        if self._phase in ENDS:
+            raise CommandRefused(f"The move is {self._phase}.")
+        self._called_back = True
+        await self._domain.abort()
+
+    async def _limit(self, rate: float | None) -> None:
+        limit = mebibytes(rate)
+        await self._domain.set_speed_limit(limit)
+        if self._departure is not None and "POSTCOPY" in self._departure.flags:
+            await self._domain.set_speed_limit(0 if rate is None else limit, postcopy=True)
+
+
+_TOLD = {
+    "handed-over": Phase.SWITCHOVER,
+    "postcopy": Phase.POSTCOPY,
+    "lost-postcopy": Phase.POSTCOPY_PAUSED,
+}
+
+_STATES = {
+    State.HANDED_OVER: Phase.SWITCHOVER,
+    State.POSTCOPY: Phase.POSTCOPY,
+    State.LOST_POSTCOPY: Phase.POSTCOPY_PAUSED,
+}
+
+
+_ORDER = list(Phase)
+"""A move goes on rather than being called back."""
+
+
+def way_between(first: Phase, last: Phase) -> list[Phase]:
+    """Return the shortest way that `TRANSITIONS` allow, without its start; empty: there is none."""
+    ways = deque([[first]])
+    known = {first}
+    while ways:
+        way = ways.popleft()
+        if way[-1] is last:
+            return way[1:]
+        for phase in sorted(TRANSITIONS[way[-1]] - known, key=_ORDER.index):
+            known.add(phase)
+            ways.append([*way, phase])
+    return []

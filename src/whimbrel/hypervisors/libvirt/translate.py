@@ -1,0 +1,183 @@
+"""Between whimbrel's words and libvirt's: settings one way, figures the other.
+
+Sources: include/libvirt/libvirt-domain.h of libvirt 11.3 for names and units. Parameters are
+left out where libvirt's own default is meant; not the bandwidth, since libvirt keeps a limit
+that was set during an earlier move.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from whimbrel.model.inventory import Capability
+from whimbrel.model.method import Postcopy, Tuning
+from whimbrel.model.migration import Observation, Phase
+from whimbrel.model.units import MIB
+from whimbrel.ports import Ended
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from whimbrel.hypervisors.libvirt.connection import Versions
+    from whimbrel.model.inventory import MigrationAddress
+
+QEMU_CAP = 128
+"""MiB/s that plain QEMU sends at most unless told otherwise; libvirt lifts that."""
+
+NO_LIMIT = 8796093022207
+"""MiB/s that libvirt takes for no limit (QEMU_DOMAIN_MIG_BANDWIDTH_MAX)."""
+
+_RUNNING_JOBS = {1, 2}
+"""virDomainJobType: bounded and unbounded."""
+
+
+def flags_for(tuning: Tuning, *, persistent: bool = False) -> frozenset[str]:
+    """Return the flags of a move, as libvirt names them without VIR_MIGRATE_.
+
+    The guest is left standing at the destination until it may run, except where post-copy may
+    begin: then libvirt lets it run there itself, as soon as the source has stopped it for good.
+    """
+    flags = {"LIVE", "CHANGE_PROTECTION", "ABORT_ON_ERROR"}
+    flags |= {"PAUSED"} if tuning.postcopy is Postcopy.NEVER else {"POSTCOPY"}
+    if tuning.channels is not None:
+        flags.add("PARALLEL")
+    if tuning.compression is not None or tuning.xbzrle_cache is not None:
+        flags.add("COMPRESSED")
+    if tuning.throttling:
+        flags.add("AUTO_CONVERGE")
+    if persistent:
+        flags |= {"PERSIST_DEST", "UNDEFINE_SOURCE"}
+    return frozenset(flags)
+
+
+def parameters_for(tuning: Tuning) -> dict[str, Any]:
+    """Return the typed parameters that a tuning stands for."""
+    parameters: dict[str, Any] = {}
+    limit = QEMU_CAP if tuning.as_qemu_comes else mebibytes(tuning.bandwidth_limit)
+    parameters["bandwidth"] = limit
+    if tuning.postcopy is not Postcopy.NEVER and tuning.bandwidth_limit is not None:
+        parameters["bandwidth.postcopy"] = limit
+    if tuning.channels is not None:
+        parameters["parallel.connections"] = tuning.channels
+    if tuning.compression is not None:
+        codec = tuning.compression.codec
+        parameters["compression"] = codec.value
+        parameters[f"compression.{codec.value}.level"] = tuning.compression.level
+    if tuning.xbzrle_cache is not None:
+        parameters["compression"] = "xbzrle"
+        parameters["compression.xbzrle.cache"] = tuning.xbzrle_cache
+    if tuning.switchover_bandwidth is not None:
+        parameters["bandwidth.avail.switchover"] = mebibytes(tuning.switchover_bandwidth)
+    return parameters
+
+
+def address_parameters(address: MigrationAddress) -> dict[str, Any]:
+    """Return the typed parameters that name where the destination listens, and only there."""
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    return {"migrate_uri": f"tcp://{host}:{address.port}", "listen_address": address.host}
+
+
+def mebibytes(rate: float | None) -> int:
+    """Return a limit as libvirt counts it: whole MiB/s, at least one; None: no limit."""
+    return NO_LIMIT if rate is None else max(1, round(rate / MIB))
+
+
+def milliseconds(seconds: float) -> int:
+    """Return a downtime limit as libvirt counts it."""
+    return max(1, round(seconds * 1000))
+
+
+def lacking(versions: Versions) -> dict[Capability, str]:
+    """Return the reason for every capability that cannot be had through this libvirt."""
+    return dict(_NOT_REACHED) | {
+        capability: reason
+        for capability, (daemon, hypervisor) in _SINCE.items()
+        if (reason := _too_old(versions, daemon, hypervisor))
+    }
+
+
+_NOT_REACHED = {
+    Capability.RDMA: "whimbrel does not move by RDMA through libvirt",
+    Capability.MPTCP: "libvirt's migration addresses have no word for MPTCP",
+    Capability.FREE_PAGE_HINTS: "libvirt does not know virtio-balloon's free-page-hint",
+    Capability.PAUSE_BEFORE_SWITCHOVER: "libvirt pauses before switchover and goes on by itself",
+    Capability.TLS_PSK: "libvirt encrypts with certificates only, never with a key per move",
+    Capability.TLS_X509: "whimbrel does not use libvirt's TLS",
+}
+
+# The first libvirt on the host and the first QEMU below it that have it.
+_SINCE = {
+    Capability.PASS_EVENTS: (1003002, 2004000),
+    Capability.RETURN_PATH: (1003003, 2010000),
+    Capability.MULTICHANNEL: (5002000, 4000000),
+    Capability.ZLIB: (9004000, 5000000),
+    Capability.ZSTD: (9004000, 5000000),
+    Capability.XBZRLE: (1003004, 1002000),
+    Capability.THROTTLING: (2000000, 1006000),
+    Capability.POSTCOPY: (1003003, 2006000),
+    Capability.POSTCOPY_PREEMPT: (9000000, 7001000),
+    Capability.PREPARED_MEMORY: (8002000, 5000000),
+    Capability.SWITCHOVER_BANDWIDTH: (11001000, 8002000),
+}
+
+
+def _too_old(versions: Versions, daemon: int, hypervisor: int) -> str:
+    if min(versions.daemon, versions.library) < daemon:
+        here = "on that host" if versions.daemon < daemon else "on this machine"
+        old = min(versions.daemon, versions.library)
+        return f"needs libvirt {_dotted(daemon)}; {here} it is {_dotted(old)}"
+    if versions.hypervisor < hypervisor:
+        return f"needs QEMU {_dotted(hypervisor)}; this is {_dotted(versions.hypervisor)}"
+    return ""
+
+
+def _dotted(number: int) -> str:
+    return f"{number // 1000000}.{number // 1000 % 1000}.{number % 1000}"
+
+
+def under_way(job: Mapping[str, Any]) -> bool:
+    """Tell whether a VM's job goes on."""
+    return job.get("type") in _RUNNING_JOBS
+
+
+def has_memory(job: Mapping[str, Any]) -> bool:
+    """Tell whether a move's figures have come: libvirt says zeros before."""
+    return bool(job.get("memory_total"))
+
+
+def observation_from(job: Mapping[str, Any], at: float, phase: Phase) -> Observation:
+    """Read a job's figures; those that libvirt leaves out are 0."""
+    page = job.get("memory_page_size", 4096)
+    expected = job.get("downtime")
+    return Observation(
+        at=at,
+        phase=phase,
+        transferred=job.get("memory_processed", 0),
+        remaining=job.get("memory_remaining", 0),
+        total=job.get("memory_total", 0),
+        bandwidth=float(job.get("memory_bps", 0)),
+        dirty_rate=float(job.get("memory_dirty_rate", 0) * page),
+        passes=job.get("memory_iteration", 0),
+        throttle=job.get("auto_converge_throttle", 0) / 100,
+        normal_pages=job.get("memory_normal", 0),
+        zero_pages=job.get("memory_constant", 0),
+        expected_downtime=None if expected is None else expected / 1000,
+    )
+
+
+def ended_from(job: Mapping[str, Any]) -> Ended:
+    """Read the figures of a move that is done; times arrive in milliseconds.
+
+    Those "net" leave out how far both hosts' clocks are apart.
+    """
+    return Ended(
+        phase=Phase.COMPLETED,
+        total_time=_seconds(job.get("time_elapsed_net", job.get("time_elapsed"))),
+        setup_time=_seconds(job.get("setup_time")),
+        downtime=_seconds(job.get("downtime_net", job.get("downtime"))),
+        transferred=job.get("memory_processed"),
+    )
+
+
+def _seconds(figure: int | None) -> float | None:
+    return None if figure is None else figure / 1000

@@ -1,0 +1,313 @@
+"""Two hosts that are run by libvirt: namespaces of this machine, a libvirtd in each.
+
+    async with two_libvirts(rate=125e6) as pair:
+        pair.a.uri                  libvirt's URI of it, over its own UNIX socket
+        pair.a.remote               the same for other hosts: by TCP, on the lab's network
+        await pair.b.kill()         libvirtd dies at once; its VMs go on
+        await pair.b.start()        and is there again
+
+Each has a hostname, a host_uuid and folders of its own, by which libvirt tells hosts apart; all
+else of this machine they share. It listens on its address within the lab and nowhere else. At
+the end everything that lives in either namespace is killed, whatever the test did.
+"""
+
+import asyncio
+import os
+import select
+import shlex
+import shutil
+import signal
+import sys
+import tempfile
+import uuid
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from whimbrel.hypervisors.libvirt import LibvirtHost
+from whimbrel.lab.hosts import LabHost, two_hosts
+from whimbrel.lab.kernel import cache_folder, published
+from whimbrel.sites.local import LocalShell
+from whimbrel.sites.site import OnSite
+
+LIBVIRTD = shutil.which("libvirtd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+DRIVER = Path("/usr/lib/x86_64-linux-gnu/libvirt/connection-driver/libvirt_driver_qemu.so")
+
+
+def lacking() -> str:
+    """Return why no libvirtd can be run here; empty where it can."""
+    if os.getuid() != 0:
+        return "network namespaces need root"
+    if LIBVIRTD is None or not DRIVER.exists():
+        return "libvirtd with its QEMU driver is not installed"
+    try:
+        import libvirt  # noqa: F401, PLC0415 - only asked whether it is there
+    except ImportError:
+        return "libvirt-python is not installed"
+    return ""
+
+
+needs_libvirt = pytest.mark.skipif(bool(lacking()), reason=lacking())
+
+PRIVATE = {
+    "run": "/run/libvirt",
+    "etc": "/etc/libvirt",
+    "lib": "/var/lib/libvirt",
+    "cache": "/var/cache/libvirt",
+    "log": "/var/log/libvirt",
+}
+"""Folders that each daemon has for itself, by the name under which they lie in its own."""
+
+REAPING = """\
+import ctypes, os, sys
+ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+os.spawnv(os.P_NOWAIT, sys.argv[1], sys.argv[1:])
+try:
+    while True:
+        os.wait()
+except ChildProcessError:
+    pass
+"""
+"""What starts a daemon and buries its VMs: libvirt waits for that, and an init may take seconds."""
+
+READY_WITHIN = 20.0
+
+FOUND = "cache/qemu/capabilities"
+"""Where libvirt keeps what it found out about QEMU."""
+
+QEMU = """\
+user = "root"
+group = "root"
+security_driver = "none"
+namespaces = []
+cgroup_controllers = []
+stdio_handler = "file"
+remember_owner = 0
+"""
+
+
+@dataclass
+class Libvirt:
+    """One of the two.
+
+    Attributes:
+        lab: Its namespace.
+        folder: What it has for itself.
+    """
+
+    lab: LabHost
+    folder: Path
+    _daemon: int | None = None
+    _reapers: list[Process] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """Its name: a or b."""
+        return self.lab.name
+
+    @property
+    def uri(self) -> str:
+        """Libvirt's URI of it, over a socket of this machine."""
+        return f"qemu+unix:///system?socket={self.folder}/run/libvirt-sock"
+
+    @property
+    def remote(self) -> str:
+        """Libvirt's URI of it from within the lab's network."""
+        return f"qemu+tcp://{self.lab.addresses[0]}/system"
+
+    def enter(self, command: Sequence[str]) -> list[str]:
+        """Return the words that run a command where its daemon does, folders and all."""
+        assert self._daemon is not None
+        place = f"--target={self._daemon}"
+        return ["nsenter", place, "--mount", "--uts", "--net", "--", *command]
+
+    async def start(self) -> None:
+        """Start the daemon; returns when it answers."""
+        script = [f"hostname host-{self.name}", "mount --make-rprivate /"]
+        for name, place in PRIVATE.items():
+            script.append(f"mkdir -p {place}")
+            script.append(f"mount --bind {self.folder}/{name} {place}")
+        self._pid_file.unlink(missing_ok=True)
+        daemon = [str(LIBVIRTD), "--listen", "--pid-file", str(self._pid_file)]
+        script.append(shlex.join(["exec", sys.executable, "-I", "-c", REAPING, *daemon]))
+        words = ["unshare", "--mount", "--uts", "sh", "-euc", "\n".join(script)]
+        log = self.folder / "libvirtd.log"
+        with log.open("ab") as output:
+            reaper = await asyncio.create_subprocess_exec(
+                *self.lab.enter(["setpriv", "--pdeathsig", "KILL", *words]),
+                stdin=DEVNULL,
+                stdout=DEVNULL,
+                stderr=output,
+            )
+        self._reapers.append(reaper)
+        async with asyncio.timeout(READY_WITHIN):
+            while not await self._answers():
+                assert reaper.returncode is None, log.read_text()
+                await asyncio.sleep(0.05)  # nobody tells when it listens
+        self._daemon = int(self._pid_file.read_text())
+
+    async def kill(self) -> None:
+        """End the daemon as a power cut would; VMs go on."""
+        if self._daemon is not None:
+            await asyncio.to_thread(_kill, self._daemon)
+            self._daemon = None
+
+    async def end(self) -> None:
+        """End all that was started here; VMs end with their namespace."""
+        await self.kill()
+        for reaper in self._reapers:
+            with suppress(ProcessLookupError):
+                reaper.kill()
+            await reaper.wait()
+
+    @property
+    def _pid_file(self) -> Path:
+        return self.folder / "libvirtd.pid"
+
+    @asynccontextmanager
+    async def opened(self, peer: str = "") -> AsyncIterator[LibvirtHost]:
+        """Hold it as whimbrel's adapter does, with a site that stands where its daemon does."""
+        sockets = self.folder / "sockets"
+        async with (
+            OnSite(LocalShell(self.name, self.enter), str(self.folder / "site")) as site,
+            LibvirtHost(self.name, self.uri, site, peer=peer, sockets=str(sockets)) as host,
+        ):
+            yield host
+
+    async def clear(self) -> None:
+        """End every VM that is on it, and let libvirt forget it."""
+        words = ["virsh", "--quiet", "--connect", self.uri]
+        listed = await said([*words, "list", "--all", "--name"])
+        for vm in listed.split():
+            await said([*words, "destroy", vm])
+            await said([*words, "undefine", vm])
+
+    def pid(self, vm: str) -> int:
+        """Return the QEMU process of a VM, as libvirt wrote it down."""
+        return int((self.folder / "run" / "qemu" / f"{vm}.pid").read_text())
+
+    def said(self) -> str:
+        """Return what the daemon has written."""
+        return (self.folder / "libvirtd.log").read_text()
+
+    async def _answers(self) -> bool:
+        try:
+            _, writer = await asyncio.open_unix_connection(self.folder / "run" / "libvirt-sock")
+        except OSError:
+            return False
+        writer.close()
+        return True
+
+
+@dataclass(frozen=True)
+class Libvirts:
+    """Both of them.
+
+    Attributes:
+        a: The first, on the lab's host a.
+        b: The second.
+        folder: A private folder for the test's own files, with a short path.
+    """
+
+    a: Libvirt
+    b: Libvirt
+    folder: Path
+
+
+@asynccontextmanager
+async def two_libvirts(rate: float | None = None, count: int = 1) -> AsyncIterator[Libvirts]:
+    """Hold two libvirt hosts, joined by `count` links.
+
+    Args:
+        rate: Bytes per second of each link; None leaves it unshaped.
+        count: How many links.
+    """
+    # A short path: UNIX sockets will lie in it.
+    with (
+        tempfile.TemporaryDirectory(prefix="lv-", dir="/tmp") as name,
+        two_hosts(rate, count) as pair,
+    ):
+        folder = Path(name)
+        a, b = (_prepared(folder, lab) for lab in pair)
+        try:
+            await _probed(a, b)
+            await b.start()
+            yield Libvirts(a, b, folder)
+        finally:
+            await asyncio.gather(a.end(), b.end())
+
+
+@contextmanager
+def held_libvirts(rate: float | None = None) -> Iterator[Libvirts]:
+    """Hold the same over several tests, each of which has an event loop of its own."""
+    loop = asyncio.new_event_loop()
+    holding = two_libvirts(rate)
+    try:
+        libvirts = loop.run_until_complete(holding.__aenter__())
+        try:
+            yield libvirts
+        finally:
+            loop.run_until_complete(holding.__aexit__(None, None, None))
+    finally:
+        loop.close()
+
+
+async def said(words: Sequence[str]) -> str:
+    """Return what a command has written to its standard output, whatever its exit code."""
+    process = await asyncio.create_subprocess_exec(*words, stdout=PIPE, stderr=DEVNULL)
+    output, _ = await process.communicate()
+    return output.decode()
+
+
+async def _probed(first: Libvirt, second: Libvirt) -> None:
+    """Start the first, and let both know QEMU's abilities: libvirt takes many seconds to try them.
+
+    What it found is kept beside the lab's other caches for as long as the programs are the same.
+    """
+    programs = [str(LIBVIRTD), str(shutil.which("qemu-system-x86_64"))]
+    age = "-".join(str(Path(program).stat().st_mtime_ns) for program in programs)
+    kept = cache_folder() / "libvirt" / f"capabilities-{age}"
+    if kept.exists():
+        shutil.copytree(kept, first.folder / FOUND)
+    await first.start()
+    if not kept.exists():
+        words = ["virsh", "--quiet", "--connect", first.uri, "capabilities"]
+        assert await said(words), first.said()
+        with published(kept) as place:
+            shutil.copytree(first.folder / FOUND, place)
+    shutil.copytree(kept, second.folder / FOUND)
+
+
+def _kill(pid: int) -> None:
+    """End a process and wait until it has; harmless when it has gone."""
+    with suppress(ProcessLookupError):
+        handle = os.pidfd_open(pid)
+        try:
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+            assert select.select([handle], [], [], READY_WITHIN)[0]
+        finally:
+            os.close(handle)
+
+
+def _prepared(folder: Path, lab: LabHost) -> Libvirt:
+    """Write what a daemon needs to be another host than the first."""
+    own = folder / lab.name
+    for name in (*PRIVATE, "sockets"):
+        (own / name).mkdir(mode=0o700, parents=True)
+    socket = own / "run" / "libvirt-sock"
+    (own / "etc" / "libvirtd.conf").write_text(
+        f'host_uuid = "{uuid.uuid4()}"\n'
+        f'unix_sock_dir = "{socket.parent}"\n'
+        'auth_unix_rw = "none"\n'
+        'auth_unix_ro = "none"\n'
+        "listen_tls = 0\n"
+        "listen_tcp = 1\n"
+        'auth_tcp = "none"\n'
+        f'listen_addr = "{lab.addresses[0]}"\n'
+    )
+    (own / "etc" / "qemu.conf").write_text(QEMU)
+    return Libvirt(lab, own)
