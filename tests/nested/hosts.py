@@ -59,6 +59,19 @@ class Wire:
         return ["-netdev", back, *_nic(f"wire{number}", number, self.address)]
 
 
+@dataclass(frozen=True)
+class Size:
+    """How large a nested host is.
+
+    Attributes:
+        memory: Bytes.
+        links: How many of its wires, the first ones, are migration links.
+    """
+
+    memory: int
+    links: int
+
+
 @dataclass
 class NestedHost:
     """One of them.
@@ -141,7 +154,7 @@ async def nested_hosts(
 ) -> AsyncIterator[dict[str, NestedHost]]:
     """Hold so many nested hosts, each joined to each other one by so many wires.
 
-    The wires from the first to the second host are their migration links. Wire number w of the
+    The wires between the first two hosts are their migration links. Wire number w of the
     hosts i and j has the network 10.(80 + w).(10 * i + j).0/24.
 
     Args:
@@ -154,7 +167,9 @@ async def nested_hosts(
         boot = await asyncio.to_thread(lambda: boot_files(full_kernel(), folder))
         (folder / "init-second").write_bytes(SECOND.read_bytes())
         hosts = {
-            each: _described(folder, boot, each, _wires(folder, len(names), end, wires), memory)
+            each: _described(
+                folder, boot, each, _wires(folder, len(names), end, wires), Size(memory, wires)
+            )
             for end, each in enumerate(names, 1)
         }
         async with AsyncExitStack() as stack:
@@ -176,7 +191,7 @@ def _wires(folder: Path, hosts: int, end: int, wires: int) -> list[Wire]:
 
 
 def _described(
-    folder: Path, boot: Boot, name: str, wires: Sequence[Wire], memory: int
+    folder: Path, boot: Boot, name: str, wires: Sequence[Wire], size: Size
 ) -> NestedHost:
     """Write a host's keys, sshd's configuration and its file for init-second."""
     port = _free_port()
@@ -197,11 +212,13 @@ def _described(
     host = Host(
         name=name,
         uri=f"qemu+ssh://root@127.0.0.1:{port}",
-        links=tuple(MigrationLink(w.address.partition("/")[0], trusted=True) for w in wires),
+        links=tuple(
+            MigrationLink(w.address.partition("/")[0], trusted=True) for w in wires[: size.links]
+        ),
         identity=folder / f"{name}.identity",
         known_hosts=folder / f"{name}.known",
     )
-    return NestedHost(host, wires, _words(folder, boot, name, wires, (port, memory)))
+    return NestedHost(host, wires, _words(folder, boot, name, wires, (port, size.memory)))
 
 
 def _words(

@@ -92,6 +92,10 @@ StorageOption = Annotated[
         metavar="PATH",
     ),
 ]
+PinAll = Annotated[
+    bool,
+    typer.Option("--pin-all", help="By RDMA, pin all of the guest's memory before the first page."),
+]
 SurveyOption = Annotated[Looking, typer.Option("--survey", help="How deep to look beforehand.")]
 EncryptionOption = Annotated[
     Encryption | None, typer.Option("--encryption", help="Whether what is sent is encrypted.")
@@ -118,6 +122,7 @@ class Asked:
         encryption: Whether what is sent is encrypted.
         storage: Where the disks go; empty: they are shared.
         remove_source: Whether images that were copied are removed at the source afterwards.
+        pin_all: Whether RDMA pins all memory beforehand.
     """
 
     vm: str
@@ -135,6 +140,7 @@ class Asked:
     encryption: Encryption | None = None
     storage: Sequence[str] = ()
     remove_source: bool = False
+    pin_all: bool = False
 
     def check(self) -> None:
         """Raise `ConfigError` for what cannot be meant, before any host is asked."""
@@ -182,6 +188,7 @@ def settings_of(asked: Asked, wish: Wish, *, encrypted: bool) -> Settings:
         downtime_limit=plain.downtime_limit,
         prepared_memory=PreparedMemory(threads),
         encrypted=encrypted,
+        pin_all=asked.pin_all,
     )
 
 

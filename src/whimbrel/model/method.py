@@ -122,6 +122,8 @@ class Tuning:
         prepared_memory: Prepare the destination's memory first; None takes it as it comes.
         free_page_hints: Do not send memory that the guest's kernel calls free.
         encrypted: Send it through TLS, with what the `MigrationAddress` brings for it.
+        pin_all: By RDMA, pin and register all memory before the first page, not piece by piece
+            as pages are sent; zero pages are then sent like any other (migration/rdma.c).
         pause_before_switchover: Stand still before switchover until `Proceed`, so that what
             travels beside memory can be made whole.
     """
@@ -139,6 +141,7 @@ class Tuning:
     prepared_memory: PreparedMemory | None = None
     free_page_hints: bool = False
     encrypted: bool = False
+    pin_all: bool = False
     pause_before_switchover: bool = False
 
     @property
@@ -155,6 +158,7 @@ class Tuning:
             Capability.PASS_EVENTS: True,
             Capability.RETURN_PATH: not self.as_qemu_comes,
             Capability.RDMA: self.transport is Transport.RDMA,
+            Capability.RDMA_PIN_ALL: self.pin_all,
             Capability.MULTICHANNEL: self.channels is not None,
             Capability.XBZRLE: self.xbzrle_cache is not None,
             Capability.THROTTLING: self.throttling,
@@ -198,6 +202,7 @@ class Settings:
             memory away, nor to `qemu-default`.
         free_page_hints: Applied to pre-copy methods but `qemu-default`.
         encrypted: Applied to every method; RDMA, which cannot, is thereby ruled out.
+        pin_all: For `rdma`: all memory is pinned beforehand.
     """
 
     channels: int = 2
@@ -208,6 +213,7 @@ class Settings:
     prepared_memory: PreparedMemory | None = PreparedMemory()
     free_page_hints: bool = True
     encrypted: bool = False
+    pin_all: bool = False
 
 
 def tuning_for(method: Method, settings: Settings) -> Tuning:
@@ -239,5 +245,7 @@ def tuning_for(method: Method, settings: Settings) -> Tuning:
         Method.AUTO_CONVERGE: replace(precopy, throttling=True),
         Method.POSTCOPY: replace(hybrid, postcopy=Postcopy.AFTER_FIRST_PASS),
         Method.POSTCOPY_PREEMPT: replace(hybrid, postcopy=Postcopy.AFTER_FIRST_PASS_PREEMPT),
-        Method.RDMA: replace(precopy, transport=Transport.RDMA),
+        Method.RDMA: replace(
+            precopy, transport=Transport.RDMA, pin_all=settings.pin_all, prepared_memory=None
+        ),
     }[method]

@@ -197,6 +197,7 @@ def describe_tuning(tuning: Tuning) -> tuple[tuple[str, str], ...]:
         ("switchover bandwidth", "QEMU's estimate" if known is None else format_link(known)),
         ("memory prepared by", f"{prepared.threads} threads" if prepared else NOTHING),
         ("free page hints", _yes(tuning.free_page_hints)),
+        ("all memory pinned", _yes(tuning.pin_all)),
         ("QEMU's defaults kept", _yes(tuning.as_qemu_comes)),
     )
 

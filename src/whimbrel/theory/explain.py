@@ -39,6 +39,7 @@ def described(candidate: Candidate) -> str:
         "over all NICs": tuning.multipath and candidate.method is not Method.MULTINIC,
         "throttling": tuning.throttling,
         "memory prepared": tuning.prepared_memory is not None,
+        "all memory pinned": tuning.pin_all,
         "free page hints": tuning.free_page_hints,
         "ready for post-copy": tuning.postcopy is Postcopy.IF_STALLED,
     }

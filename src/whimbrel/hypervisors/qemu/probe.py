@@ -77,7 +77,8 @@ async def ask(process: Process, *, rdma: bool, mptcp: bool) -> Abilities:
     lacking |= await _properties(monitor)
     lacking |= await _tls(process)
     if not rdma:
-        lacking[Capability.RDMA] = "no RDMA device on this host (/sys/class/infiniband is empty)"
+        reason = "no RDMA device on this host (/sys/class/infiniband is empty)"
+        lacking |= dict.fromkeys((Capability.RDMA, Capability.RDMA_PIN_ALL), reason)
     if not mptcp:
         lacking[Capability.MPTCP] = "MPTCP is off on this host (sysctl net.mptcp.enabled)"
     machines = await monitor.execute("query-machines")

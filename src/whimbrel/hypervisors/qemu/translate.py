@@ -21,6 +21,7 @@ MIGRATION_CAPABILITIES: dict[Capability, str] = {
     Capability.POSTCOPY: "postcopy-ram",
     Capability.POSTCOPY_PREEMPT: "postcopy-preempt",
     Capability.PAUSE_BEFORE_SWITCHOVER: "pause-before-switchover",
+    Capability.RDMA_PIN_ALL: "rdma-pin-all",
 }
 """Capabilities that QEMU switches by name."""
 

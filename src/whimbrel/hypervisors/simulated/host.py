@@ -22,7 +22,11 @@ from whimbrel.ports import Machine, Migration, Reception
 from whimbrel.theory.rules import QemuRules
 from whimbrel.theory.simulate import Change, preparation, simulate
 
-EVERYTHING = frozenset(Capability) - {Capability.RDMA, Capability.MPTCP}
+EVERYTHING = frozenset(Capability) - {
+    Capability.RDMA,
+    Capability.RDMA_PIN_ALL,
+    Capability.MPTCP,
+}
 """What a simulated host can do unless told otherwise."""
 
 
