@@ -23,7 +23,14 @@ from whimbrel.cli.recover import insist
 from whimbrel.cli.running import run
 from whimbrel.cli.session import opened
 from whimbrel.config import Config, load
-from whimbrel.errors import ConfigError, ExitCode, HostError
+from whimbrel.errors import (
+    ConfigError,
+    ExitCode,
+    Held,
+    HostError,
+    MigrationError,
+    PlaceUnknown,
+)
 from whimbrel.model.method import Method
 from whimbrel.model.migration import Side
 from whimbrel.model.outcome import Ending
@@ -147,13 +154,26 @@ async def _move(
     asked.check()
     with screen:
         await until_time(later, screen.works)
-        said = await _conducted(config, asked, saved, later, screen, anyway=anyway)
-        if said.outcome.runs_on is None:
-            screen.say(f"  {said.outcome.reason}", "yellow")
-            screen.works("asking both hosts anew")
-            repaired = await insist(config, asked.vm, INSIST_WITHIN, screen.say)
+        try:
+            said = await _conducted(config, asked, saved, later, screen, anyway=anyway)
+        except PlaceUnknown as error:
+            repaired = await _anew(config, asked, error.what, screen)
+            if repaired is None or repaired.runs_on is None:
+                raise
+            raise MigrationError(f"{error.what} {repaired.last.sentence}") from error
+        if said.outcome.runs_on is None or said.left:
+            repaired = await _anew(config, asked, said.outcome.reason, screen)
             return said if repaired is None else mended(said, repaired)
         return said
+
+
+async def _anew(
+    config: Config, asked: ask.Asked, reason: str, screen: MoveScreen
+) -> Repaired | None:
+    """Recover this move over fresh connections, where its own did not tell how it ended."""
+    screen.say(f"  {reason}", "yellow")
+    screen.works("asking both hosts anew")
+    return await insist(config, asked.vm, INSIST_WITHIN, screen.say)
 
 
 def mended(said: MoveSaid, repaired: Repaired) -> MoveSaid:
@@ -166,7 +186,7 @@ def mended(said: MoveSaid, repaired: Repaired) -> MoveSaid:
         reason=f"{before.reason}; recovered: {case.sentence}".strip("; "),
         runs_on=repaired.runs_on,
     )
-    return replace(said, outcome=outcome)
+    return replace(said, outcome=outcome, left=())
 
 
 async def _conducted(
@@ -191,6 +211,17 @@ async def _conducted(
         except asyncio.CancelledError:
             await _where(journey, screen)
             raise
+        except Held:
+            raise
+        except HostError as error:
+            raise _stayed(journey, error) from error
+
+
+def _stayed(journey: Journey, error: HostError) -> MigrationError:
+    """Return the error of a move that ended before anything was sent."""
+    vm, there, why = journey.asked.vm, journey.destination.name, error.what.rstrip(".")
+    where = f"It runs on {journey.source.name}."
+    return MigrationError(f"The move of {vm} to {there} failed: {why}. {where}", error.hint)
 
 
 async def _move_disks(config: Config, asked: ask.Asked, later: Later) -> StorageSaid:

@@ -63,6 +63,7 @@ async def carried_out(
         missed=missed(last.outcome, journey.wish),
         number=remember(record_of(journey, how, last, began), screen),
         encryption=journey.ruling.reason,
+        left=last.moved.left,
     )
 
 

@@ -38,6 +38,7 @@ class MoveSaid:
         missed: Goals that were not kept, one sentence each.
         number: What the history calls it; None: it is not in there.
         encryption: How it travelled, and why.
+        left: What could not be cleared away, one sentence each; the outcome's reason has them.
     """
 
     vm: str
@@ -51,6 +52,7 @@ class MoveSaid:
     missed: tuple[str, ...] = ()
     number: int | None = None
     encryption: str = ""
+    left: tuple[str, ...] = ()
 
 
 def move_document(said: MoveSaid) -> dict[str, object]:
