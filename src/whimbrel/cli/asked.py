@@ -97,6 +97,13 @@ PinAll = Annotated[
     typer.Option("--pin-all", help="By RDMA, pin all of the guest's memory before the first page."),
 ]
 SurveyOption = Annotated[Looking, typer.Option("--survey", help="How deep to look beforehand.")]
+PrepareNetwork = Annotated[
+    bool,
+    typer.Option(
+        "--prepare-network",
+        help="Set both hosts up for several NICs (MPTCP), and take it back afterwards.",
+    ),
+]
 EncryptionOption = Annotated[
     Encryption | None, typer.Option("--encryption", help="Whether what is sent is encrypted.")
 ]
@@ -123,6 +130,7 @@ class Asked:
         storage: Where the disks go; empty: they are shared.
         remove_source: Whether images that were copied are removed at the source afterwards.
         pin_all: Whether RDMA pins all memory beforehand.
+        prepare_network: Whether MPTCP is set up on both hosts for as long as it takes.
     """
 
     vm: str
@@ -141,6 +149,7 @@ class Asked:
     storage: Sequence[str] = ()
     remove_source: bool = False
     pin_all: bool = False
+    prepare_network: bool = False
 
     def check(self) -> None:
         """Raise `ConfigError` for what cannot be meant, before any host is asked."""
@@ -159,8 +168,17 @@ class Asked:
                 )
 
 
-def wish_of(asked: Asked, config: Config, source: Host, destination: Host) -> Wish:
-    """Return what is wanted of the move, and how far it may go."""
+def wish_of(
+    asked: Asked,
+    config: Config,
+    source: Host,
+    destination: Host,
+    shared: float | None = None,
+) -> Wish:
+    """Return what is wanted of the move, and how far it may go.
+
+    `shared` is what others leave of the link, bytes per second.
+    """
     policy = config.policy
     deadline = policy.deadline if asked.deadline is None else parse_time(asked.deadline)
     downtime = asked.max_downtime
@@ -174,6 +192,7 @@ def wish_of(asked: Asked, config: Config, source: Host, destination: Host) -> Wi
             None if asked.limit is None else parse_rate(asked.limit),
             source.bandwidth_limit,
             destination.bandwidth_limit,
+            shared,
         ),
     )
 

@@ -79,11 +79,14 @@ Modules = Annotated[
     Path | None, _guest("Its lib/modules/VERSION folder; found by the version unless told.")
 ]
 
-LinkRate = Annotated[Text, _move('"1 Gbit/s" each way, or "unlimited".', "--link")]
+LinkRate = Annotated[
+    Text,
+    _move('"1 Gbit/s" each way, or "unlimited"; of unequal NICs "1 Gbit/s, 500 Mbit/s".', "--link"),
+]
 Survey = Annotated[
     Text, _move("How deep to survey before each move: none, quick, default or deep.", "--survey")
 ]
-Links = Annotated[Number, _move("How many NICs; MPTCP joins them.")]
+Links = Annotated[Number, _move("How many NICs; multinic uses all of them.")]
 Limit = Annotated[Text, _move('Bandwidth limit of a move, "500 Mbit/s".')]
 DowntimeLimit = Annotated[Text, _move('Longest stop at switchover, "300 ms".')]
 Timeout = Annotated[Text, _move('A move is called back after "120 s".')]
@@ -99,6 +102,7 @@ FreePageHints = Annotated[
     Switch,
     _move("Do not send what the guest calls free.", "--free-page-hints/--no-free-page-hints"),
 ]
+Encrypted = Annotated[Switch, _move("Send everything through TLS.", "--encrypted/--no-encrypted")]
 
 Goal = Annotated[Text, _auto("fastest, least-downtime, least-cpu or least-traffic.")]
 MaxDowntime = Annotated[Text, _auto('How long the guest may stand still, "500 ms".')]
@@ -142,6 +146,7 @@ KEYS = {
     "prepare_memory": "prepare_memory",
     "prepare_threads": "prepare_threads",
     "free_page_hints": "free_page_hints",
+    "encrypted": "encrypted",
     "goal": "auto.goal",
     "max_downtime": "auto.max_downtime",
     "deadline": "auto.deadline",

@@ -7,7 +7,6 @@ Nothing is changed on either host by anything here.
 """
 
 import asyncio
-import ipaddress
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,15 +15,24 @@ import numpy as np
 
 from whimbrel.cli.asked import Asked, Looking, settings_of, wish_of
 from whimbrel.cli.session import Session
+from whimbrel.cli.ways import (
+    further_links,
+    link_to,
+    no_further,
+    prepare_network,
+    share_of,
+    towards,
+)
 from whimbrel.errors import ConfigError
 from whimbrel.hypervisors.qemu import ResidentHost
 from whimbrel.hypervisors.qemu.compare import QemuExaminer
 from whimbrel.model.check import Check, failed
-from whimbrel.model.inventory import Host, MigrationAddress, MigrationLink, Vm
+from whimbrel.model.inventory import Capability, Host, MigrationAddress, MigrationLink, Vm
 from whimbrel.model.memory import LinkProfile
-from whimbrel.model.method import Settings
+from whimbrel.model.method import Method, Settings, tuning_for
 from whimbrel.model.overview import VmSeen
 from whimbrel.model.plan import Wish
+from whimbrel.model.policy import Encryption
 from whimbrel.model.record import MoveRecord
 from whimbrel.model.survey import Depth
 from whimbrel.ports import Machine
@@ -36,6 +44,7 @@ from whimbrel.practice.survey_site import SiteHost, SiteLink
 from whimbrel.report.plan import Planned
 from whimbrel.store import Store
 from whimbrel.theory.calibrate import LAST
+from whimbrel.theory.sharing import parse_share
 from whimbrel.theory.situation import Earlier
 
 BY_HAND = "Start it with whimbrel up, from a file that describes it (docs/config.md)."
@@ -64,6 +73,8 @@ class Journey:
         settings: What holds for every method.
         copies: The disks that are copied along; all others must be seen by both hosts.
         arrival: The VM as the destination will build it; None: with the same paths.
+        further: The destination's links on further NICs that one connection may spread over.
+        shared: What is said of a link that others use as well; None: nothing.
     """
 
     session: Session
@@ -80,6 +91,13 @@ class Journey:
     settings: Settings
     copies: tuple[DiskCopy, ...] = ()
     arrival: Vm | None = None
+    further: tuple[MigrationLink, ...] = ()
+    shared: Check | None = None
+
+    @property
+    def links(self) -> tuple[MigrationLink, ...]:
+        """All links that the move may use, the first first."""
+        return (self.link, *self.further)
 
 
 async def begun(session: Session, asked: Asked) -> Journey:
@@ -98,14 +116,18 @@ async def begun(session: Session, asked: Asked) -> Journey:
             f"{asked.vm} runs on {source.name} already.", "Name another host with --to."
         )
     here, there = session.hypervisor(source.name), session.hypervisor(destination.name)
-    link = link_to(source, destination)
+    link, further = await _ways(session, asked, source, destination)
     machine, able_here, able_there = await asyncio.gather(
         _machine(here, seen), here.capabilities(), there.capabilities()
     )
     policy = asked.encryption or session.config.policy.encryption
-    used = [link, *_towards(source, link)]
+    if asked.method is Method.ENCRYPTED:
+        policy = Encryption.ALWAYS
+    used = [each for way in (link, *further) for each in (way, *towards(source, way))]
     ruling = ruled(policy, used, able_here, able_there, method=asked.method)
-    wish = wish_of(asked, session.config, source, destination)
+    left = 0.0 if asked.leave is None else parse_share(asked.leave)
+    share = await share_of(session, (source, destination), (link, *further), asked.vm, left)
+    wish = wish_of(asked, session.config, source, destination, share.limit)
     address = secured(MigrationAddress(link.address), ruling)
     copies = await _copies(machine, asked.storage)
     return Journey(
@@ -123,7 +145,25 @@ async def begun(session: Session, asked: Asked) -> Journey:
         settings=settings_of(asked, wish, encrypted=bool(address.key)),
         copies=copies,
         arrival=moved_vm(machine.vm, copies) if copies else None,
+        further=further,
+        shared=share.said,
     )
+
+
+async def _ways(
+    session: Session, asked: Asked, source: Host, destination: Host
+) -> tuple[MigrationLink, tuple[MigrationLink, ...]]:
+    """Return the link and the further ones that may be used, set up where that is asked for."""
+    link = link_to(source, destination)
+    further = further_links(source, destination, link)
+    named = asked.method is Method.MULTINIC
+    if named and not further:
+        raise no_further(source, destination)
+    if asked.prepare_network:
+        await prepare_network(session, (source, destination), asked.vm, further)
+    if asked.leave is not None and not named:
+        return link, ()  # which of several NICs others use cannot be known beforehand
+    return link, further
 
 
 async def _machine(here: ResidentHost, seen: VmSeen) -> Machine:
@@ -138,39 +178,6 @@ async def _copies(machine: Machine, places: Sequence[str]) -> tuple[DiskCopy, ..
     if not places:
         return ()
     return placed_copies(machine.vm, await machine.storage().disks(), places)
-
-
-def link_to(source: Host, destination: Host) -> MigrationLink:
-    """Return the destination's link that a move from the source should use.
-
-    The first that lies in a network in which the source has a link too; else the first.
-
-    Raises:
-        ConfigError: The destination has none.
-    """
-    if not destination.links:
-        raise ConfigError(
-            f"No migration address of {destination.name} is known.",
-            f'Name it: [[hosts.{destination.name}.links]] address = "10.0.0.2"',
-        )
-    alike = [each for each in destination.links if _towards(source, each)]
-    return (alike or list(destination.links))[0]
-
-
-def _towards(source: Host, link: MigrationLink) -> list[MigrationLink]:
-    """Return the source's links in the same small network as one of the destination's.
-
-    A guess by the address (a /24, or a /64): whether there really is a way is checked later.
-    """
-    return [each for each in source.links if _network(each.address) == _network(link.address)]
-
-
-def _network(address: str) -> object:
-    try:
-        prefix = 24 if ipaddress.ip_address(address).version == 4 else 64  # noqa: PLR2004 - IPv4
-        return ipaddress.ip_network(f"{address}/{prefix}", strict=False)
-    except ValueError:
-        return address
 
 
 async def planned(
@@ -212,8 +219,12 @@ async def checked(journey: Journey) -> tuple[Check, ...]:
         address=journey.address,
         arrival=journey.arrival,
         copies=journey.copies,
+        tuning=tuning_for(journey.asked.method, journey.settings),
+        further=tuple(each.address for each in journey.further),
     )
     found = await preflight(subject)
+    if journey.shared is not None:
+        found = (*found, journey.shared)
     reasons = journey.here.hindrances(journey.machine)
     found = (*found, *(failed("started by hand", why, BY_HAND) for why in reasons))
     if isinstance(journey.ruling, Refused):
@@ -227,6 +238,7 @@ async def outset_of(journey: Journey, past: Sequence[MoveRecord]) -> Outset:
     session = journey.session
     here, there = session.site(journey.source.name), session.site(journey.destination.name)
     link = await SiteLink.between(here, there, journey.address.host)
+    together = await _together(journey, link)
     known = journey.link.rate
     assumed = UNKNOWN_LINK if known is None else LinkProfile({1: known}, error=0.2)
     return Outset(
@@ -236,6 +248,7 @@ async def outset_of(journey: Journey, past: Sequence[MoveRecord]) -> Outset:
         here=SiteHost(here),
         there=SiteHost(there),
         link=link,
+        together=together,
         assumed=assumed,
         version=(await journey.here.abilities()).version,
         wish=journey.wish,
@@ -246,6 +259,14 @@ async def outset_of(journey: Journey, past: Sequence[MoveRecord]) -> Outset:
         earlier=_earlier(past, journey.asked.vm, time.time()),
         copies=journey.copies,
     )
+
+
+async def _together(journey: Journey, first: SiteLink) -> SiteLink | None:
+    """Return the probe of all NICs at once; None where there is one, or no MPTCP."""
+    able = await asyncio.gather(journey.here.capabilities(), journey.there.capabilities())
+    if not journey.further or any(Capability.MPTCP not in each for each in able):
+        return None
+    return await first.with_further([each.address for each in journey.further])
 
 
 def _earlier(past: Sequence[MoveRecord], vm: str, now: float) -> tuple[Earlier, ...]:

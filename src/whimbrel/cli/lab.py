@@ -66,6 +66,7 @@ def lab(
     prepare_memory: flags.PrepareMemory = None,
     prepare_threads: flags.PrepareThreads = None,
     free_page_hints: flags.FreePageHints = None,
+    encrypted: flags.Encrypted = None,
     goal: flags.Goal = None,
     max_downtime: flags.MaxDowntime = None,
     deadline: flags.Deadline = None,
@@ -171,6 +172,8 @@ def _scenarios(files: list[Path], over: dict[str, Any], *, quick: bool) -> list[
     guest = over.get("guest", {})
     if "memory" in guest or "freed" in guest.get("redline", {}):
         del base["guest"]["redline"]["fill"]  # it belongs to a memory that was shared otherwise
+    if "link" in over:
+        del base["methods"], base["link"]  # they belong to one NIC
     return [scenario_from(_merged(base, over), "command line")]
 
 

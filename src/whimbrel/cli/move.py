@@ -22,6 +22,7 @@ from whimbrel.cli.options import ConfigFile, Json, VmName
 from whimbrel.cli.recover import insist
 from whimbrel.cli.running import run
 from whimbrel.cli.session import opened
+from whimbrel.cli.ways import take_back
 from whimbrel.config import Config, load
 from whimbrel.errors import (
     ConfigError,
@@ -88,6 +89,7 @@ def move(
     wait_at_most: WaitAtMost = "2 h",
     survey: ask.SurveyOption = ask.Looking.DEFAULT,
     encryption: ask.EncryptionOption = None,
+    prepare_network: ask.PrepareNetwork = False,
     config: ConfigFile = None,
     json: Json = False,
 ) -> None:
@@ -113,6 +115,7 @@ def move(
         survey=survey,
         encryption=encryption,
         storage=tuple(storage or ()),
+        prepare_network=prepare_network,
         remove_source=remove_source,
     )
     later = Later.read(at, when, wait_at_most)
@@ -201,6 +204,7 @@ async def _conducted(
     async with opened(config) as session:
         screen.works(f"finding {asked.vm} and the way to {asked.to}")
         journey = await begun(session, asked)
+        await take_back(session, (journey.source.name, journey.destination.name), screen.say)
         rate = journey.link.rate
         await until_still(later, journey.machine, rate, screen.works, screen.say)
         how = await _decided(journey, saved, screen, anyway=anyway)

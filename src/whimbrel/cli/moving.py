@@ -13,16 +13,17 @@ from whimbrel.cli.journey import Journey
 from whimbrel.cli.move_after import afterwards, missed, record_of, remember
 from whimbrel.cli.move_choice import Decided
 from whimbrel.cli.move_screen import MoveScreen
-from whimbrel.errors import ConfigError
-from whimbrel.model.inventory import MigrationAddress, MigrationLink
+from whimbrel.cli.ways import ends_of, nics_of
+from whimbrel.hypervisors.qemu.machine import QemuMachine
+from whimbrel.model.inventory import MigrationAddress
 from whimbrel.model.method import Policy
 from whimbrel.model.outcome import Ending
-from whimbrel.ports import Journal, Site
+from whimbrel.ports import Journal
 from whimbrel.practice.attempts import attempts
 from whimbrel.practice.budget import Allowance, Budget
 from whimbrel.practice.claims import Claims
 from whimbrel.practice.encryption import secured
-from whimbrel.practice.leave import End, Leave
+from whimbrel.practice.leave import Leave
 from whimbrel.practice.move import Request
 from whimbrel.practice.storage import Hosts, StorageBeside, StorageWish, storage_beside
 from whimbrel.report.move import MoveSaid
@@ -71,7 +72,7 @@ async def _request(
     journey: Journey, how: Decided, screen: MoveScreen, journal: Journal, held: AsyncExitStack
 ) -> Request:
     leave = await _leave(journey, screen)
-    attendants = tuple(each for each in (leave, _budget(journey, screen)) if each)
+    attendants = tuple(each for each in (leave, await _budget(journey, screen)) if each)
     disks = await _disks(journey, screen, held)
     tuning = how.tuning
     if leave is not None:
@@ -117,51 +118,24 @@ async def _leave(journey: Journey, screen: MoveScreen) -> Leave | None:
         return None
     return Leave(
         parse_share(journey.asked.leave),
-        await ends(journey),
+        await ends_of(journey.session, (journey.source, journey.destination), journey.links),
         told=screen.limited,
         lost=screen.lost,
         most=journey.wish.bandwidth_limit,
     )
 
 
-def _budget(journey: Journey, screen: MoveScreen) -> Budget | None:
+async def _budget(journey: Journey, screen: MoveScreen) -> Budget | None:
     cores = journey.wish.cpu_budget
     if cores is None:
         return None
     session = journey.session
+    names = await nics_of(session, (journey.source, journey.destination), journey.link)
+    machine = journey.machine
+    vcpus = await machine.vcpu_threads() if isinstance(machine, QemuMachine) else ()
     return Budget(
-        Allowance(session.site(journey.source.name), cores),
-        Allowance(session.site(journey.destination.name), cores),
+        Allowance(session.site(journey.source.name), cores, names[0], vcpus),
+        Allowance(session.site(journey.destination.name), cores, names[1]),
         told=screen.say,
         lost=screen.lost,
     )
-
-
-async def ends(journey: Journey) -> list[End]:
-    """Return the interfaces that the move goes through, at the source and the destination.
-
-    Raises:
-        ConfigError: What one of them carries is not known.
-    """
-    session, there = journey.session, journey.address.host
-    source, destination = (
-        session.site(each.name) for each in (journey.source, journey.destination)
-    )
-    here = await source.ask("link_route", address=there)
-    return [
-        await _end(source, str(here), journey.link, receives=False),
-        await _end(destination, there, journey.link, receives=True),
-    ]
-
-
-async def _end(site: Site, address: str, link: MigrationLink, *, receives: bool) -> End:
-    for name, facts in (await site.ask("interfaces")).items():
-        if address in {each.partition("/")[0] for each in facts["addresses"]}:
-            rate = link.rate or facts["rate"]
-            if rate:
-                return End(site, (name,), float(rate), receives)
-            raise ConfigError(
-                f"What {name} on {site.name} carries is not known, so no share of it can be left.",
-                f'Say it in whimbrel.toml: rate = "1 Gbit/s" beside address = "{address}".',
-            )
-    raise ConfigError(f"No interface of {site.name} has the address {address}.")

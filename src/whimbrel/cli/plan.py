@@ -44,6 +44,7 @@ def plan(
     storage: ask.StorageOption = None,
     survey: ask.SurveyOption = ask.Looking.DEFAULT,
     encryption: ask.EncryptionOption = None,
+    prepare_network: ask.PrepareNetwork = False,
     save: Save = None,
     everything: Everything = False,
     config: ConfigFile = None,
@@ -70,6 +71,7 @@ def plan(
         survey=survey,
         encryption=encryption,
         storage=tuple(storage or ()),
+        prepare_network=prepare_network,
     )
     said = run(_plan(load(config), asked))
     text = json_text(plan_document(said))

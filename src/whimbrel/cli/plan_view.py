@@ -70,6 +70,9 @@ def _theory(said: Planned, plan: Plan) -> Iterator[RenderableType]:
     for row in rows:
         table.add_row(*map(Text, row), style="dim" if row[-1] else "")
     yield table
+    link = said.surveyed.link if said.surveyed else None
+    for note in link.notes if link else ():
+        yield Text(f"  {note}", style="dim")
     for number, rung in enumerate(ladder(plan.certificate), 1):
         yield Text(f"  rung {number}: {rung}")
     if plan.pucker is not None:

@@ -12,6 +12,7 @@ import typer
 from whimbrel.cli.options import ConfigFile, Json, complete_vms
 from whimbrel.cli.running import run
 from whimbrel.cli.session import Session, opened
+from whimbrel.cli.ways import take_back
 from whimbrel.config import Config, load
 from whimbrel.errors import ConfigError, ExitCode, Held, HostError
 from whimbrel.model.migration import Side
@@ -114,7 +115,10 @@ class _Job:
             found = await search(sites, self._vm)
             self._tell_silent(found)
             self._refuse_conducted(found)
-            return [(lost, await self._recover(session, lost, found)) for lost in found.lost]
+            done = [(lost, await self._recover(session, lost, found)) for lost in found.lost]
+            answer = [name for name in sites if name not in found.silent]
+            await take_back(session, answer, self._say)
+            return done
 
     async def _recover(self, session: Session, lost: Lost, found: Searched) -> Repaired:
         for name in (lost.source, lost.destination):

@@ -9,7 +9,8 @@ A host is connected when it is first asked, and all of them at the same time.
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import TypeVar
 
 from whimbrel.config import Config
 from whimbrel.config.readers import nearest
@@ -22,6 +23,8 @@ from whimbrel.model.inventory import Host
 from whimbrel.model.overview import HOLDING, HostSeen, VmSeen, VmState, host_seen
 from whimbrel.ports import Site
 from whimbrel.sites.connect import connect
+
+T = TypeVar("T")
 
 SEEN_WITHIN = 10.0
 """Seconds for a host to be reached and to tell what is on it; after that it is unreachable."""
@@ -38,6 +41,7 @@ class Session:
         self.config = config
         self._sites: dict[str, Site] = {}
         self._hypervisors: dict[str, ResidentHost] = {}
+        self._kept = AsyncExitStack()
 
     @property
     def hosts(self) -> Sequence[Host]:
@@ -61,11 +65,16 @@ class Session:
         return self._hypervisors[name]
 
     async def close(self) -> None:
-        """End all connections; VMs go on."""
+        """Undo what is held on the hosts, and end all connections; VMs go on."""
+        await self._kept.aclose()
         held, self._hypervisors = self._hypervisors, {}
         sites, self._sites = self._sites, {}
         await asyncio.gather(*(host.close() for host in held.values()))
         await asyncio.gather(*(site.close() for site in sites.values()))
+
+    async def hold(self, context: AbstractAsyncContextManager[T]) -> T:
+        """Enter something on the hosts that is left when the session ends."""
+        return await self._kept.enter_async_context(context)
 
     async def see(self, names: Iterable[str] | None = None) -> list[HostSeen]:
         """Look at hosts, all of them unless named, and at their VMs; all at once.

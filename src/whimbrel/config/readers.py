@@ -68,10 +68,10 @@ def cores(value: object) -> float | None:
         raise wrong(problem, f'Write it as 1.5, or "{NONE}".') from None
 
 
-def quantity(
+def reader(
     parse: Callable[[str], float], example: str, nothing: str | None = None
-) -> BeforeValidator:
-    """Make a reader of a parser from `units`; the word `nothing` stands for None."""
+) -> Callable[[object], float | None]:
+    """Return a reader made of a parser from `units`; the word `nothing` stands for None."""
 
     def read(value: object) -> float | None:
         given = text(value, example)
@@ -83,7 +83,18 @@ def quantity(
             also = f' Or "{nothing}".' if nothing else ""
             raise wrong(error.what.removesuffix("."), error.hint + also) from error
 
-    return BeforeValidator(read)
+    return read
+
+
+def quantity(
+    parse: Callable[[str], float], example: str, nothing: str | None = None
+) -> BeforeValidator:
+    """Make the same for a key."""
+    return BeforeValidator(reader(parse, example, nothing))
+
+
+link_rate = reader(parse_rate, '"1 Gbit/s"', UNLIMITED)
+"""Reads what a NIC carries."""
 
 
 def choice(words: type[Choice]) -> BeforeValidator:
@@ -107,6 +118,6 @@ Size = Annotated[int, quantity(parse_size, '"512 MiB"')]
 Time = Annotated[float, quantity(parse_time, '"300 ms"')]
 TimeOrNone = Annotated[float | None, quantity(parse_time, '"90 s"', NONE)]
 Rate = Annotated[float, quantity(parse_rate, '"50 MiB/s"')]
-LinkRate = Annotated[float | None, quantity(parse_rate, '"1 Gbit/s"', UNLIMITED)]
+LinkRate = Annotated[float | None, BeforeValidator(link_rate)]
 Limit = Annotated[float | None, quantity(parse_rate, '"1 Gbit/s"', NONE)]
 Cores = Annotated[float | None, BeforeValidator(cores)]

@@ -33,7 +33,9 @@ class LabHost:
 
 
 @contextmanager
-def two_hosts(rate: float | None, count: int = 1) -> Iterator[tuple[LabHost, LabHost]]:
+def two_hosts(
+    rate: float | None, count: int = 1, rates: Sequence[float | None] = ()
+) -> Iterator[tuple[LabHost, LabHost]]:
     """Hold two hosts, a and b, joined by `count` links.
 
     At the end both are removed, with every process that still lives on them. A process holds
@@ -43,11 +45,14 @@ def two_hosts(rate: float | None, count: int = 1) -> Iterator[tuple[LabHost, Lab
     Args:
         rate: Bytes per second of each link in each direction; None leaves it unshaped.
         count: How many links; with several, MPTCP connections use all of them.
+        rates: The rate of each link, where they differ; then `rate` and `count` do not count.
 
     Raises:
         LabError: This user may not make namespaces, or the kernel lacks a part. Nothing stays.
     """
-    if not 1 <= count <= MAX_LINKS or (rate is not None and rate <= 0):
+    each = tuple(rates) or (rate,) * count
+    count = len(each)
+    if not 1 <= count <= MAX_LINKS or any(one is not None and one <= 0 for one in each):
         raise LabError(f"A lab has 1 to {MAX_LINKS} links with a rate above 0.")
     owner = Owner.current()
     a, b = _host("a", 1, owner, count), _host("b", 2, owner, count)
@@ -61,7 +66,7 @@ def two_hosts(rate: float | None, count: int = 1) -> Iterator[tuple[LabHost, Lab
             for host in (a, b):
                 create_namespace(host.namespace)
                 made.append(host.namespace)
-            join(a.namespace, b.namespace, rate=rate, count=count)
+            join(a.namespace, b.namespace, rates=each)
 
     def remove() -> None:
         with one_at_a_time:

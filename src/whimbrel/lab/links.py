@@ -14,7 +14,7 @@ listens on that one address only, or stops listening once it has been called, as
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,22 +87,23 @@ def addresses(end: int, count: int) -> tuple[str, ...]:
     return tuple(f"10.99.{link}.{end}" for link in range(count))
 
 
-def join(a: str, b: str, *, rate: float | None, count: int) -> None:
-    """Join two fresh namespaces by `count` links, all up when this returns.
+def join(a: str, b: str, *, rates: Sequence[float | None]) -> None:
+    """Join two fresh namespaces by links, all up when this returns.
 
     Args:
         a: Name of one namespace.
         b: Name of the other.
-        rate: Bytes per second of each link in each direction; None leaves it unshaped.
-        count: How many links, at most `MAX_LINKS`.
+        rates: Bytes per second of each link in each direction, `MAX_LINKS` at most; None leaves
+            it unshaped.
 
     Raises:
         LabError: The kernel refused. What was built so far goes with the namespaces.
     """
-    shape = None if rate is None else shape_of(rate)
+    count = len(rates)
+    shapes = [None if rate is None else shape_of(rate) for rate in rates]
     _do(a, _build(b, count))
-    _do(a, _set_up(1, count, shape))
-    _do(b, _set_up(2, count, shape))
+    _do(a, _set_up(1, shapes))
+    _do(b, _set_up(2, shapes))
     _do(a, _until_up(count))
     _do(b, _until_up(count))
 
@@ -132,12 +133,14 @@ async def _build(peer: str, count: int) -> None:
         os.close(other)
 
 
-async def _set_up(end: int, count: int, shape: Shape | None) -> None:
+async def _set_up(end: int, shapes: Sequence[Shape | None]) -> None:
     """Give this namespace's ends their addresses and shapes, and switch them on."""
+    count = len(shapes)
     _write_settings(several=count > 1)
     async with AsyncIPRoute() as route:
         await route.link("set", index=_LOOPBACK, state="up")
-        for name, address in zip(interfaces(count), addresses(end, count), strict=True):
+        ends = zip(interfaces(count), addresses(end, count), shapes, strict=True)
+        for name, address, shape in ends:
             (index,) = await route.link_lookup(ifname=name)
             await route.addr("add", index=index, address=address, prefixlen=24)
             if shape is not None:

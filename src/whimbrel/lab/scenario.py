@@ -19,13 +19,14 @@ from whimbrel.config.readers import NONE, UNLIMITED
 from whimbrel.config.reading import complaint, read_toml
 from whimbrel.lab.scenario_check import check, default_fill
 from whimbrel.lab.scenario_keys import (
+    LinkKeys,
     RedlineKeys,
     ScenarioKeys,
     read_compression,
     read_keys,
     read_methods,
 )
-from whimbrel.model.method import Compression, Method, PreparedMemory, Settings
+from whimbrel.model.method import Compression, Method, PreparedMemory, Settings, classic
 from whimbrel.model.scenario import AutoSpec, GuestSpec, LinkSpec, Load, Scenario
 from whimbrel.model.survey import Depth
 from whimbrel.model.units import GIB, KIB, MIB, parse_rate, parse_time
@@ -66,13 +67,13 @@ def scenario_from(mapping: Mapping[str, object], origin: str) -> Scenario:
     `origin` stands before every complaint, and names the scenario where it has no name.
     """
     keys = read_keys(mapping, origin)
-    memory = keys.guest.memory
+    memory, link = keys.guest.memory, _link_spec(keys.link)
     scenario = Scenario(
         name=Path(origin).stem if keys.name is None else keys.name,
         repeats=keys.repeats,
-        methods=keys.methods,
+        methods=classic(link.count) if keys.methods is None else keys.methods,
         timeout=keys.timeout,
-        link=LinkSpec(rate=keys.link.rate, count=keys.link.count),
+        link=link,
         guest=GuestSpec(memory, keys.guest.vcpus, _load(keys.guest.redline, memory)),
         settings=_settings(keys),
         auto=AutoSpec(**dict(keys.auto)),
@@ -125,21 +126,26 @@ def scenario_toml(scenario: Scenario) -> str:
         "prepare_memory": "false" if prepared is None else "true",
         "prepare_threads": None if prepared is None else str(prepared.threads),
         "free_page_hints": "true" if settings.free_page_hints else "false",
+        "encrypted": "true" if settings.encrypted else "false",
         "accelerator": _quoted(scenario.accelerator.value),
         "kernel": _path(scenario.kernel),
         "survey": _quoted(NONE if scenario.survey is None else scenario.survey.value),
         "modules": _path(scenario.modules),
     }
-    link = {
-        "rate": _link(scenario.link.rate, UNLIMITED),
-        "count": str(scenario.link.count),
-    }
+    link = {"rate": _rates(scenario.link), "count": str(scenario.link.count)}
     guest = {"memory": _size(scenario.guest.memory), "vcpus": str(scenario.guest.vcpus)}
     redline = _redline(scenario.guest.redline)
     tables: dict[str, Mapping[str, str | None]]
     tables = {"auto": _aims(scenario.auto), "link": link, "guest": guest, "guest.redline": redline}
     texts = [_lines(top), *(f"[{name}]\n{_lines(table)}" for name, table in tables.items())]
     return "\n".join(texts)
+
+
+def _link_spec(keys: LinkKeys) -> LinkSpec:
+    rates = keys.rate
+    if len(rates) == 1:
+        return LinkSpec(rates[0], 1 if keys.count is None else keys.count)
+    return LinkSpec(rates[0], len(rates) if keys.count is None else keys.count, rates)
 
 
 def _load(keys: RedlineKeys, memory: int) -> Load:
@@ -163,6 +169,7 @@ def _settings(keys: ScenarioKeys) -> Settings:
         downtime_limit=keys.downtime_limit,
         prepared_memory=PreparedMemory(keys.prepare_threads) if keys.prepare_memory else None,
         free_page_hints=keys.free_page_hints,
+        encrypted=keys.encrypted,
     )
 
 
@@ -212,6 +219,12 @@ def _time(seconds: float) -> str:
 
 def _link(rate: float | None, nothing: str) -> str:
     return f'"{nothing}"' if rate is None else _exact(rate, _LINKS, "B/s", parse_rate)
+
+
+def _rates(link: LinkSpec) -> str:
+    if not link.rates:
+        return _link(link.rate, UNLIMITED)
+    return f"[{', '.join(_link(each, UNLIMITED) for each in link.rates)}]"
 
 
 def _exact(

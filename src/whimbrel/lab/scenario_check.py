@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from whimbrel.errors import ConfigError
 from whimbrel.model.method import Codec, Settings
 from whimbrel.model.policy import LONGEST_DOWNTIME
-from whimbrel.model.scenario import AutoSpec, GuestSpec, Load, Scenario
+from whimbrel.model.scenario import AutoSpec, GuestSpec, LinkSpec, Load, Scenario
 from whimbrel.model.units import MIB, PAGE, format_size
 
 GUEST_ROOM = 96 * MIB
@@ -51,9 +51,7 @@ def _problems(scenario: Scenario) -> Problems:
     if len(set(scenario.methods)) < len(scenario.methods):
         yield "methods", "must name each method once"
     yield from _positive("timeout", scenario.timeout)
-    yield from _positive("link.rate", scenario.link.rate)
-    if not 1 <= scenario.link.count <= MOST_LINKS:
-        yield "link.count", f"must be 1 to {MOST_LINKS}, not {scenario.link.count}"
+    yield from _link_problems(scenario.link)
     if scenario.modules is not None and scenario.kernel is None:
         yield "modules", "belong to a kernel: set kernel as well"
     yield from _settings_problems(scenario.settings)
@@ -75,6 +73,15 @@ def _settings_problems(settings: Settings) -> Problems:
         yield "xbzrle_cache", f"must hold at least one page ({format_size(PAGE)})"
     if settings.prepared_memory is not None:
         yield from _at_least("prepare_threads", settings.prepared_memory.threads, 1)
+
+
+def _link_problems(link: LinkSpec) -> Problems:
+    for rate in link.each[:MOST_LINKS]:
+        yield from _positive("link.rate", rate)
+    if not 1 <= link.count <= MOST_LINKS:
+        yield "link.count", f"must be 1 to {MOST_LINKS}, not {link.count}"
+    elif link.rates and len(link.rates) != link.count:
+        yield "link.count", f"must be {len(link.rates)}, the number of rates, not {link.count}"
 
 
 def _auto_problems(auto: AutoSpec) -> Problems:

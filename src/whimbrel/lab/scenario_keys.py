@@ -15,12 +15,12 @@ from whimbrel.config.readers import (
     NONE,
     Cores,
     Limit,
-    LinkRate,
     Rate,
     Size,
     Time,
     TimeOrNone,
     choice,
+    link_rate,
     path,
     text,
     word,
@@ -69,10 +69,21 @@ def read_compression(value: object) -> Compression:
     return Compression(word(codec, Codec), int(level[:_LONGEST_LEVEL]) if colon else 1)
 
 
+def read_rates(value: object) -> tuple[float | None, ...]:
+    """Read the rate of every NIC, or those of each: a list, or "1 Gbit/s, 500 Mbit/s"."""
+    each = value.split(",") if isinstance(value, str) else value
+    if not isinstance(each, list) or not each:
+        raise wrong(f"must be a rate, or a list of rates, not {written(value)}", 'Or "unlimited".')
+    return tuple(link_rate(one.strip() if isinstance(one, str) else one) for one in each)
+
+
 def read_depth(value: object) -> Depth | None:
     """Read "quick", "default" or "deep"; "none" surveys and predicts nothing."""
     given = text(value, '"default"')
     return None if given == NONE else word(given, Depth)
+
+
+LinkRates = Annotated[tuple[float | None, ...], BeforeValidator(read_rates)]
 
 
 class RedlineKeys(Table):
@@ -108,8 +119,8 @@ class AutoKeys(Table):
 class LinkKeys(Table):
     """[link]."""
 
-    rate: LinkRate = LinkSpec().rate
-    count: int = LinkSpec().count
+    rate: LinkRates = (LinkSpec().rate,)
+    count: int | None = None
 
 
 class ScenarioKeys(Table):
@@ -117,7 +128,7 @@ class ScenarioKeys(Table):
 
     name: str | None = None
     repeats: int = Scenario().repeats
-    methods: Annotated[tuple[Method, ...], BeforeValidator(read_methods)] = Scenario().methods
+    methods: Annotated[tuple[Method, ...] | None, BeforeValidator(read_methods)] = None
     timeout: Time = Scenario().timeout
     downtime_limit: Time = _SETTINGS.downtime_limit
     bandwidth_limit: Limit = _SETTINGS.bandwidth_limit
@@ -127,6 +138,7 @@ class ScenarioKeys(Table):
     prepare_memory: bool = _SETTINGS.prepared_memory is not None
     prepare_threads: int = (_SETTINGS.prepared_memory or PreparedMemory()).threads
     free_page_hints: bool = _SETTINGS.free_page_hints
+    encrypted: bool = _SETTINGS.encrypted
     accelerator: Annotated[AcceleratorChoice, choice(AcceleratorChoice)] = Scenario().accelerator
     kernel: Annotated[Path | None, path('"/boot/vmlinuz"')] = None
     survey: Annotated[Depth | None, BeforeValidator(read_depth)] = Scenario().survey

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
@@ -46,16 +47,17 @@ async def survey_stage(
         HostError: The guest can neither be looked into nor counted by its hypervisor.
         LabError: The link cannot be probed.
     """
-    there = stage.other(guest.end)
+    here, there = guest.end.host, stage.other(guest.end).host
     source, destination = profiles or (HostProfile(), HostProfile())
     subject = Subject(
         guest.machine.inspection(),
-        LabLink(guest.end.host, there.host, mptcp=stage.mptcp),
+        LabLink(here, there),
         ThisHost(),
         source_profile=source,
         destination_profile=destination,
         streams=streams,
         compressions=compressions,
+        together=LabLink(here, there, mptcp=True) if stage.mptcp else None,
     )
     return await survey(subject, depth, generator=generator)
 
@@ -79,7 +81,7 @@ class LabLink:
             goodput={each.streams: each.rate for each in found},
             latency=min(each.latency for each in found),
             error=max(_SPREAD, *(each.spread for each in found)),
-            nominal=nominal_rate(self._sender),
+            nominal=nominal_rate(self._sender, every=self._mptcp),
             other_traffic=others,
             in_flight={each.streams: float(each.buffered) for each in found},
         )
@@ -95,12 +97,14 @@ class LabLink:
         )
 
 
-def nominal_rate(host: LabHost) -> float | None:
-    """Return what the host's first interface says it carries, bytes per second; None: nothing.
+def nominal_rate(host: LabHost, *, every: bool = False) -> float | None:
+    """Return what the host's first interface, or all together, say they carry; None: nothing.
 
-    A veth says 10 Gbit/s, whatever it is shaped to.
+    Bytes per second. A veth says 10 Gbit/s, whatever it is shaped to.
     """
-    return in_namespace(host.namespace, lambda: rate(host.interfaces[0]))
+    chosen = host.interfaces if every else host.interfaces[:1]
+    told = [in_namespace(host.namespace, partial(rate, name)) for name in chosen]
+    return None if None in told else sum(each or 0.0 for each in told)
 
 
 def _carried(host: LabHost) -> tuple[int, int]:

@@ -5,10 +5,10 @@ Every uncertainty is one standard deviation, relative unless the text says other
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from whimbrel.model.method import Compression, StreamKind
+from whimbrel.model.method import Compression, StreamKind, Tuning
 from whimbrel.model.units import PAGE
 
 V = TypeVar("V")
@@ -147,12 +147,15 @@ class LinkProfile:
         error: Uncertainty of the goodput.
         in_flight: Bytes written and not yet received while the link is busy, by number of
             TCP streams; what waits so must drain within the downtime. Empty: none.
+        multipath: Likewise for streams that MPTCP spreads over all NICs; None: there is one
+            NIC, or MPTCP joins none.
     """
 
     goodput: Mapping[int, float]
     latency: float = 0.0002
     error: float = 0.0
     in_flight: Mapping[int, float] = field(default_factory=dict)
+    multipath: "LinkProfile | None" = None
 
     def in_flight_for(self, streams: int) -> float:
         """Return what waits in the buffers of the measured stream count nearest to `streams`."""
@@ -265,6 +268,11 @@ class Survey:
     destination: HostProfile = HostProfile()
     shared_cores: float | None = None
     pace: Mapping[StreamKind, float] = field(default_factory=dict)
+
+    def along(self, tuning: Tuning) -> "Survey":
+        """Return the survey whose link is the one that a tuning uses: one NIC, or all of them."""
+        every = self.link.multipath
+        return replace(self, link=every) if tuning.multipath and every is not None else self
 
 
 def _nearest(known: Mapping[Compression, V], wanted: Compression, otherwise: V) -> V:

@@ -13,6 +13,8 @@ class Method(StrEnum):
     QEMU_DEFAULT = "qemu-default"
     TCP = "tcp"
     MULTICHANNEL = "multichannel"
+    MULTINIC = "multinic"
+    ENCRYPTED = "encrypted"
     COMPRESSED = "compressed"
     XBZRLE = "xbzrle"
     AUTO_CONVERGE = "auto-converge"
@@ -31,6 +33,8 @@ _DESCRIPTIONS = {
     Method.QEMU_DEFAULT: "QEMU as it comes: one stream, capped at 128 MiB/s",
     Method.TCP: "one TCP stream, no cap",
     Method.MULTICHANNEL: "several TCP streams (multifd), no cap",
+    Method.MULTINIC: "one stream over all NICs at once (MPTCP), no cap",
+    Method.ENCRYPTED: "several TCP streams through TLS, by a key made for the move",
     Method.COMPRESSED: "several TCP streams, compressed with zstd or zlib",
     Method.XBZRLE: "one stream; rewritten pages travel as differences",
     Method.AUTO_CONVERGE: "one stream; the guest is throttled until it converges",
@@ -44,12 +48,21 @@ CLASSIC = (
     Method.QEMU_DEFAULT,
     Method.TCP,
     Method.MULTICHANNEL,
+    Method.ENCRYPTED,
     Method.COMPRESSED,
     Method.POSTCOPY,
     Method.RDMA,
     Method.AUTO,
 )
 """What `whimbrel lab` compares unless told otherwise."""
+
+
+def classic(nics: int) -> tuple[Method, ...]:
+    """Return what `whimbrel lab` compares on hosts with so many NICs unless told otherwise."""
+    if nics == 1:
+        return CLASSIC
+    place = CLASSIC.index(Method.MULTICHANNEL) + 1
+    return (*CLASSIC[:place], Method.MULTINIC, *CLASSIC[place:])
 
 
 class Transport(StrEnum):
@@ -122,8 +135,7 @@ class Tuning:
         prepared_memory: Prepare the destination's memory first; None takes it as it comes.
         free_page_hints: Do not send memory that the guest's kernel calls free.
         encrypted: Send it through TLS, with what the `MigrationAddress` brings for it.
-        pin_all: By RDMA, pin and register all memory before the first page, not piece by piece
-            as pages are sent; zero pages are then sent like any other (migration/rdma.c).
+        multipath: Spread each connection over all NICs that both hosts share (MPTCP, RFC 8684).
         pause_before_switchover: Stand still before switchover until `Proceed`, so that what
             travels beside memory can be made whole.
     """
@@ -143,6 +155,7 @@ class Tuning:
     encrypted: bool = False
     pin_all: bool = False
     pause_before_switchover: bool = False
+    multipath: bool = False
 
     @property
     def stream(self) -> StreamKind:
@@ -168,6 +181,7 @@ class Tuning:
             Capability.PREPARED_MEMORY: self.prepared_memory is not None,
             Capability.FREE_PAGE_HINTS: self.free_page_hints,
             Capability.TLS_PSK: self.encrypted,
+            Capability.MPTCP: self.multipath,
             Capability.PAUSE_BEFORE_SWITCHOVER: self.pause_before_switchover,
         }
         codec = {self.compression.codec.capability} if self.compression else set()
@@ -240,6 +254,8 @@ def tuning_for(method: Method, settings: Settings) -> Tuning:
         Method.AUTO: precopy,
         Method.TCP: precopy,
         Method.MULTICHANNEL: several,
+        Method.MULTINIC: replace(precopy, multipath=True),
+        Method.ENCRYPTED: replace(several, encrypted=True),
         Method.COMPRESSED: replace(several, compression=settings.compression),
         Method.XBZRLE: replace(precopy, xbzrle_cache=settings.xbzrle_cache),
         Method.AUTO_CONVERGE: replace(precopy, throttling=True),

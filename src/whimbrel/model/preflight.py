@@ -105,6 +105,25 @@ class HostFacts:
 
 
 @dataclass(frozen=True)
+class MptcpFacts:
+    """How MPTCP is set on one host.
+
+    Attributes:
+        known: Whether the kernel has it, and could be asked.
+        enabled: Whether it is on.
+        subflows: How many may be added to a connection.
+        accepted: How many addresses may be taken up that the other host announces.
+        announced: Addresses that it announces, each with a port of its own.
+    """
+
+    known: bool
+    enabled: bool = False
+    subflows: int = 0
+    accepted: int = 0
+    announced: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
 class MemoryFacts:
     """Memory of the destination, in bytes.
 

@@ -57,10 +57,22 @@ class Load:
 
 @dataclass(frozen=True)
 class LinkSpec:
-    """The network between the two hosts: bytes per second each way (None: unlimited), NICs."""
+    """The network between the two hosts.
+
+    Attributes:
+        rate: Bytes per second of each NIC, each way; None: unlimited.
+        count: NICs at each host.
+        rates: Of each NIC by itself, where they differ; then `rate` is that of the first.
+    """
 
     rate: float | None = 125e6
     count: int = 1
+    rates: tuple[float | None, ...] = ()
+
+    @property
+    def each(self) -> tuple[float | None, ...]:
+        """The rate of each NIC."""
+        return self.rates or (self.rate,) * self.count
 
 
 @dataclass(frozen=True)

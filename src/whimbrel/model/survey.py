@@ -62,6 +62,8 @@ class LinkReading:
             direction; the goodput is what they leave.
         in_flight: Bytes written and not yet received while the link is busy, by number of
             streams.
+        multipath: What was found of all NICs together, over MPTCP; None: there is one NIC.
+        notes: What a person should know of it; whole sentences.
     """
 
     goodput: Mapping[int, float]
@@ -70,6 +72,8 @@ class LinkReading:
     nominal: float | None = None
     other_traffic: float = 0.0
     in_flight: Mapping[int, float] = field(default_factory=dict)
+    multipath: "LinkReading | None" = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

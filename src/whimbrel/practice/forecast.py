@@ -64,6 +64,7 @@ class Outset:
         earlier: What was seen of this guest before.
         tolerance: Seconds of standing still that its clients tolerate.
         copies: Disks that are copied beforehand, over the same link.
+        together: Probes all NICs that both hosts share at once; None: there is one.
     """
 
     machine: Machine
@@ -82,6 +83,7 @@ class Outset:
     earlier: Sequence[Earlier] = ()
     tolerance: float = TOLERATED
     copies: Sequence[DiskCopy] = ()
+    together: LinkProbe | None = None
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,7 @@ async def foresee(outset: Outset, generator: np.random.Generator) -> Foreseen:
         assumed_link=outset.assumed,
         streams=tuple(dict.fromkeys(channels)),
         compressions=tuple(dict.fromkeys((outset.settings.compression, *COMPRESSIONS))),
+        together=outset.together,
     )
     surveyed = await survey(subject, outset.depth, generator=generator)
     loads = await disk_loads(outset.machine, outset.copies) if outset.copies else ()

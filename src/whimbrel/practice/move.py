@@ -63,7 +63,7 @@ async def move(request: Request, watcher: Watcher, clock: Clock = time.monotonic
     await record.before(Step.OPENED, **_opening(request))
     try:
         reception = await request.destination.receive(
-            request.vm or request.machine.vm, request.settings, request.address
+            request.vm or request.machine.vm, request.settings, request.place
         )
     except BaseException as error:
         await record.before(Step.CLOSED, **_unmoved(error))

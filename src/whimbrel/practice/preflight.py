@@ -22,7 +22,7 @@ from whimbrel.practice.preflight_collect import (
     collect,
     known,
 )
-from whimbrel.theory.checks import copies, disks, hosts, machine, network
+from whimbrel.theory.checks import copies, disks, hosts, machine, network, nics
 
 __all__ = ["PreflightSubject", "preflight"]
 
@@ -93,6 +93,11 @@ def _of_hosts(subject: PreflightSubject, facts: Facts) -> Iterator[Check]:
         yield hosts.rdma(vm, source, destination)
     if subject.address.mptcp:
         yield hosts.mptcp(source, destination)
+    if isinstance(facts.nics, Unknown):
+        yield _unknown("several NICs", facts.nics)
+    elif facts.nics is not None:
+        names, needed = (source.name, destination.name), subject.tuning.multipath
+        yield nics.several_nics(*facts.nics, subject.further, names, needed=needed)
     yield machine.accelerator(vm, facts.hypervisor, destination)
 
 

@@ -24,12 +24,14 @@ from whimbrel.model.preflight import (
     ImageSight,
     MachineFacts,
     MemoryFacts,
+    MptcpFacts,
     PlaceFacts,
     TrialFacts,
     Unknown,
 )
 from whimbrel.model.storage import Extent
 from whimbrel.ports import Examiner, Machine, Site
+from whimbrel.practice.nics import mptcp_facts
 from whimbrel.practice.preflight_facts import (
     address_facts,
     bridge_facts,
@@ -57,6 +59,7 @@ class PreflightSubject:
         arrival: The VM as the destination will build it; None: with the same paths.
         copies: The disks that are copied along; all others must be seen by both hosts.
         move: The identity of the move that asks, where it has marked the VM already.
+        further: The destination's addresses on further NICs that both hosts share.
     """
 
     machine: Machine
@@ -69,6 +72,7 @@ class PreflightSubject:
     arrival: Vm | None = None
     copies: tuple[DiskCopy, ...] = ()
     move: str = ""
+    further: tuple[str, ...] = ()
 
     @property
     def there(self) -> Vm:
@@ -107,6 +111,7 @@ class Facts:
     memory: MemoryFacts | Unknown
     huge_pages: MemoryFacts | Unknown
     disks: Mapping[str, DiskSight | Unknown]
+    nics: tuple[MptcpFacts, MptcpFacts] | Unknown | None = None
 
 
 async def known(question: Awaitable[_Fact]) -> _Fact | Unknown:
@@ -121,6 +126,7 @@ async def collect(subject: PreflightSubject, source: HostFacts, destination: Hos
     """Return everything beyond the hosts themselves."""
     machine_asked = asyncio.ensure_future(known(_machine(subject)))
     bridges = sorted({nic.bridge for nic in subject.there.nics if nic.bridge is not None})
+    nics = asyncio.ensure_future(known(_nics(subject)))
     hypervisor, trial, here, there, machine, (memory, pages, disks) = await asyncio.gather(
         known(subject.destination_examiner.hypervisor(subject.there)),
         known(_trial(subject)),
@@ -140,6 +146,7 @@ async def collect(subject: PreflightSubject, source: HostFacts, destination: Hos
         memory=memory,
         huge_pages=pages,
         disks=disks,
+        nics=await nics,
     )
 
 
@@ -160,6 +167,15 @@ async def _machine(subject: PreflightSubject) -> MachineFacts:
 async def _bridges(site: Site, names: list[str]) -> Mapping[str, BridgeFacts | None]:
     answer = await site.ask("preflight_bridges", names=names)
     return {name: bridge_facts(answer[name]) for name in names}
+
+
+async def _nics(subject: PreflightSubject) -> tuple[MptcpFacts, MptcpFacts] | None:
+    if not subject.further:
+        return None
+    here, there = await asyncio.gather(
+        mptcp_facts(subject.source), mptcp_facts(subject.destination)
+    )
+    return here, there
 
 
 async def _trial(subject: PreflightSubject) -> TrialFacts:

@@ -87,6 +87,11 @@ class Request:
     control: Control | None = None
 
     @property
+    def place(self) -> MigrationAddress:
+        """Where the destination shall listen, over one NIC or over all, as the tuning says."""
+        return replace(self.address, mptcp=self.address.mptcp or self.tuning.multipath)
+
+    @property
     def settings(self) -> Tuning:
         """The tuning; with companions the guest waits for them before it is handed over."""
         if not self.companions:

@@ -87,6 +87,7 @@ class Subject:
         assumed_link: What the link is taken for where it is not probed.
         streams: Numbers of streams that moves may use, the likeliest first.
         compressions: Codecs and levels that moves may use.
+        together: Probes all NICs at once, over MPTCP; None: there is one.
     """
 
     guest: Inspection
@@ -98,6 +99,7 @@ class Subject:
     assumed_link: LinkProfile = field(default_factory=lambda: LinkProfile({1: 1.25e9}))
     streams: Sequence[int] = (1, 2)
     compressions: Sequence[Compression] = COMPRESSIONS
+    together: LinkProbe | None = None
 
 
 async def survey(
@@ -172,18 +174,31 @@ async def _profiles(
 async def _probed(subject: Subject, effort: Effort) -> LinkReading | None:
     if subject.link is None:
         return None
-    return await subject.link.probe(subject.streams[: effort.probes], effort.probe)
+    streams = subject.streams[: effort.probes]
+    found = await subject.link.probe(streams, effort.probe)
+    if subject.together is None:
+        return found
+    return replace(found, multipath=await subject.together.probe(streams, effort.probe))
 
 
 def _link(subject: Subject, reading: LinkReading | None) -> LinkProfile:
     if reading is None:
         return subject.assumed_link
+    every = reading.multipath
     return replace(
-        subject.assumed_link,
+        _measured(subject.assumed_link, reading),
+        multipath=None if every is None else _measured(subject.assumed_link, every),
+    )
+
+
+def _measured(assumed: LinkProfile, reading: LinkReading) -> LinkProfile:
+    return replace(
+        assumed,
         goodput=reading.goodput,
         latency=reading.latency,
         error=reading.error,
         in_flight=reading.in_flight,
+        multipath=None,
     )
 
 
@@ -199,6 +214,8 @@ def _notes(memory: MemoryProfile, reading: LinkReading | None, *, shared: bool) 
         notes.append(f"Windows beyond {curve.horizon:.1f} s are extrapolated.")
     if reading is None:
         notes.append("The link was not probed.")
+    else:
+        notes.extend(reading.notes)
     if shared:
         notes.append("Both hosts are one machine: its idle cores are shared out in halves.")
     return notes

@@ -275,10 +275,11 @@ def bonds(interfaces: Mapping[str, Any], address: str) -> tuple[str, ...]:
         found = [each for each in (name, *within) if interfaces[each]["kind"] == "bond"]
         for bond in found:
             count = sum(it["master"] == bond for it in interfaces.values())
-            return (
+            said = (
                 f"The way leads over {bond}, a bond of {count} NICs: multichannel spreads over "
-                "them by itself where it hashes by ports (layer3+4); one stream stays on one.",
+                "them by itself where it hashes by ports (layer3+4); one stream stays on one."
             )
+            return (said,)
     return ()
 
 

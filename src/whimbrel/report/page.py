@@ -198,6 +198,8 @@ def describe_tuning(tuning: Tuning) -> tuple[tuple[str, str], ...]:
         ("memory prepared by", f"{prepared.threads} threads" if prepared else NOTHING),
         ("free page hints", _yes(tuning.free_page_hints)),
         ("all memory pinned", _yes(tuning.pin_all)),
+        ("over all NICs", _yes(tuning.multipath)),
+        ("encrypted", _yes(tuning.encrypted)),
         ("QEMU's defaults kept", _yes(tuning.as_qemu_comes)),
     )
 

@@ -111,14 +111,15 @@ def _network(
     order = sorted(names, key=lambda name: (not source or not name.startswith(source), name))
     above = [Line(t, _plain(t.label), _BITS, order.index(_plain(t.label))) for t in sent]
     below = [Line(t, _plain(t.label), -_BITS, order.index(_plain(t.label))) for t in received]
-    limit = f"; lines: {format_link(link.rate)}" if link.rate else ""
+    rates = sorted({rate for rate in link.each if rate})
+    limit = f"; lines: {' and '.join(map(format_link, rates))}" if rates else ""
 
     def paint(axes: Axes, theme: Theme) -> None:
         most = max(_draw(axes, line, theme) for line in (*above, *below))
         axes.axhline(0, color=theme.muted, linewidth=0.6)
-        if link.rate:
-            most = max(most, link.rate * _BITS)
-            for edge in (link.rate * _BITS, -link.rate * _BITS):
+        most = max(most, *(rate * _BITS for rate in rates), 0.0)
+        for rate in rates:
+            for edge in (rate * _BITS, -rate * _BITS):
                 axes.axhline(edge, color=theme.muted, linewidth=0.6)
         axes.set_ylim(-most * 1.15 or -1, most * 1.15 or 1)
         axes.yaxis.set_major_formatter(FuncFormatter(lambda flow, _: f"{abs(flow):g}"))

@@ -88,8 +88,10 @@ def _and(names: list[str]) -> str:
 
 def describe_link(link: LinkSpec) -> str:
     """Return a link in words: "2 NICs of 1 Gbit/s"."""
-    each = "unlimited" if link.rate is None else format_link(link.rate)
-    return each if link.count == 1 else f"{link.count} NICs of {each}"
+    each = ["unlimited" if rate is None else format_link(rate) for rate in link.each]
+    if link.count == 1:
+        return each[0]
+    return f"{link.count} NICs of {_and(list(dict.fromkeys(each)))}"
 
 
 def describe_scenario(scenario: Scenario) -> str:

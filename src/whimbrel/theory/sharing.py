@@ -80,6 +80,17 @@ def parse_share(text: str) -> float:
     return share
 
 
+def portion(rate: float, left: float = 0.0, others: int = 0) -> float:
+    """Return what a move may send over a link that it shares, payload bytes per second.
+
+    Args:
+        rate: What the link carries, headers included.
+        left: The share that stays for others.
+        others: Moves under way over the same link; each gets as much of the rest.
+    """
+    return (1 - left) * rate / HEADERS / (1 + others)
+
+
 @dataclass(frozen=True)
 class Counted:
     """A counter that was read.

@@ -164,7 +164,7 @@ def test_runs_that_are_over_are_kept_however_the_lab_ends(
     assert json.loads((tmp_path / "copy.json").read_text()) == document
     names = {path.name for path in (tmp_path / "kept").iterdir()}
     assert {"lab.json", "series.json", "table.md", "table.csv", "report.html"} <= names
-    assert "Results of 2 of 14 runs: kept/report.html" in capsys.readouterr().err
+    assert "Results of 2 of 16 runs: kept/report.html" in capsys.readouterr().err
 
 
 def test_a_lab_that_ends_before_its_first_run_writes_nothing(

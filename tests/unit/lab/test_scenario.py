@@ -85,7 +85,7 @@ def test_every_key_arrives_where_it_belongs() -> None:
     assert scenario_from(tomllib.loads(WHOLE), "x.toml") == Scenario(
         name="busy database",
         repeats=3,
-        methods=(*CLASSIC[:4], Method.POSTCOPY),
+        methods=(*CLASSIC[:3], Method.COMPRESSED, Method.POSTCOPY),
         timeout=90.0,
         link=LinkSpec(1.25e9, 2),
         guest=GuestSpec(2 * GIB, 2, load),

@@ -15,6 +15,7 @@ from whimbrel.model.method import (
     Settings,
     Transport,
     Tuning,
+    classic,
     tuning_for,
 )
 
@@ -67,7 +68,7 @@ def test_the_bandwidth_limit_applies_to_all_but_the_default(method: Method, one:
 
 @given(methods, settings)
 def test_channels_only_where_several_streams_are_the_method(method: Method, one: Settings) -> None:
-    several = method in {Method.MULTICHANNEL, Method.COMPRESSED}
+    several = method in {Method.MULTICHANNEL, Method.ENCRYPTED, Method.COMPRESSED}
     assert tuning_for(method, one).channels == (one.channels if several else None)
 
 
@@ -93,6 +94,13 @@ def test_one_property_distinguishes_each_method(method: Method, one: Settings) -
     assert tuning.throttling == (method is Method.AUTO_CONVERGE)
     assert (tuning.xbzrle_cache is not None) == (method is Method.XBZRLE)
     assert tuning.as_qemu_comes == (method is Method.QEMU_DEFAULT)
+    assert tuning.multipath == (method is Method.MULTINIC)
+    assert tuning.encrypted == (one.encrypted or method is Method.ENCRYPTED)
+
+
+def test_the_lab_compares_several_nics_where_there_are_several() -> None:
+    assert classic(1) == CLASSIC
+    assert set(classic(2)) - set(CLASSIC) == {Method.MULTINIC}
 
 
 @pytest.mark.parametrize(
@@ -106,6 +114,8 @@ def test_one_property_distinguishes_each_method(method: Method, one: Settings) -
         (Method.POSTCOPY, {Capability.POSTCOPY}),
         (Method.POSTCOPY_PREEMPT, {Capability.POSTCOPY, Capability.POSTCOPY_PREEMPT}),
         (Method.RDMA, {Capability.RDMA}),
+        (Method.MULTINIC, {Capability.MPTCP}),
+        (Method.ENCRYPTED, {Capability.MULTICHANNEL, Capability.TLS_PSK}),
     ],
 )
 def test_a_method_needs_its_own_capabilities_and_the_common_ones(

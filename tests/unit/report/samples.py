@@ -57,6 +57,8 @@ _FIGURES = {
     Method.QEMU_DEFAULT: (0.21, 0.012, 33.4, 0.021, 0.048, 3.74 * GIB, 4),
     Method.TCP: (0.62, 0.009, 31.2, 0.031, 0.052, 3.72 * GIB, 4),
     Method.MULTICHANNEL: (0.63, 0.014, 31.0, 0.018, 0.041, 3.70 * GIB, 4),
+    Method.MULTINIC: (0.66, 0.011, 15.4, 0.041, 0.069, 3.71 * GIB, 4),
+    Method.ENCRYPTED: (0.68, 0.019, 32.2, 0.043, 0.073, 3.74 * GIB, 4),
     Method.COMPRESSED: (0.64, 0.016, 11.8, 0.044, 0.071, 0.93 * GIB, 3),
     Method.XBZRLE: (0.66, 0.011, 33.9, 0.020, 0.055, 3.9 * GIB, 5),
     Method.AUTO_CONVERGE: (0.61, 0.010, 38.1, 0.120, 0.160, 4.4 * GIB, 9),

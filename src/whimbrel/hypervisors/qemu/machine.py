@@ -73,6 +73,11 @@ class QemuMachine:
         self.vm = vm
         await self.process.record(vm)
 
+    async def vcpu_threads(self) -> tuple[int, ...]:
+        """Return the threads of its vCPUs, for a QEMU that does not name its threads."""
+        vcpus = await self.process.monitor.execute("query-cpus-fast")
+        return tuple(dict.fromkeys(int(vcpu["thread-id"]) for vcpu in vcpus))
+
     async def running(self) -> bool:
         """See `ports.Machine.running`."""
         if not self.process.alive:
