@@ -21,23 +21,27 @@ if TYPE_CHECKING:  # a name is loaded when it is first asked for: see __getattr_
     from whimbrel.errors import (
         CommandRefused,
         ConfigError,
+        Held,
         HostError,
         HostUnreachable,
         LabError,
         MigrationError,
+        NoFeasiblePlan,
         PlaceUnknown,
         ProtocolError,
         Unsupported,
         WhimbrelError,
     )
-    from whimbrel.hypervisors.qemu import QemuHost
+    from whimbrel.hypervisors.qemu import QemuHost, ResidentHost
+    from whimbrel.hypervisors.qemu.compare import QemuExaminer
     from whimbrel.lab.accuracy import SuiteResult, run_accuracy
     from whimbrel.lab.audience import Audience
     from whimbrel.lab.bench import run_lab
     from whimbrel.lab.plan import Planned
     from whimbrel.lab.results import write_results, write_suite
     from whimbrel.lab.scenario import load_scenario
-    from whimbrel.model.inventory import Capability, MigrationAddress, Vm
+    from whimbrel.model.check import Check, Result
+    from whimbrel.model.inventory import Capability, Disk, MigrationAddress, Nic, Vm
     from whimbrel.model.method import (
         Codec,
         Compression,
@@ -83,8 +87,13 @@ if TYPE_CHECKING:  # a name is loaded when it is first asked for: see __getattr_
         Track,
     )
     from whimbrel.model.survey import Depth
-    from whimbrel.ports import Hypervisor, Machine, Migration, Reception
+    from whimbrel.ports import Hypervisor, Journal, Machine, Migration, Reception, Shell, Site
+    from whimbrel.practice.journal import FileJournal
     from whimbrel.practice.move import Moved, Request, Watcher, move
+    from whimbrel.practice.preflight import PreflightSubject, preflight
+    from whimbrel.sites.local import LocalShell
+    from whimbrel.sites.site import OnSite
+    from whimbrel.sites.ssh import SshPlace, SshShell
     from whimbrel.theory.assessment import Assessment
 
 __all__ = [
@@ -94,6 +103,7 @@ __all__ = [
     "Audience",
     "AutoSpec",
     "Capability",
+    "Check",
     "Chosen",
     "Codec",
     "CommandRefused",
@@ -101,19 +111,24 @@ __all__ = [
     "ConfigError",
     "Decision",
     "Depth",
+    "Disk",
     "Ending",
     "Event",
+    "FileJournal",
     "Goal",
     "GuestCheck",
     "GuestSpec",
+    "Held",
     "HostError",
     "HostUnreachable",
     "Hypervisor",
     "Interval",
+    "Journal",
     "LabError",
     "LabResult",
     "LinkSpec",
     "Load",
+    "LocalShell",
     "Machine",
     "MachineFacts",
     "Measure",
@@ -123,8 +138,11 @@ __all__ = [
     "MigrationError",
     "MoveRecord",
     "Moved",
+    "Nic",
+    "NoFeasiblePlan",
     "Observation",
     "Observed",
+    "OnSite",
     "Outcome",
     "Pass",
     "Pattern",
@@ -135,16 +153,24 @@ __all__ = [
     "Policy",
     "Postcopy",
     "Prediction",
+    "PreflightSubject",
     "PreparedMemory",
     "ProtocolError",
+    "QemuExaminer",
     "QemuHost",
     "Reception",
     "Request",
+    "ResidentHost",
+    "Result",
     "Run",
     "Scenario",
     "ScenarioResult",
     "Settings",
+    "Shell",
     "Side",
+    "Site",
+    "SshPlace",
+    "SshShell",
     "SuiteResult",
     "Track",
     "Transport",
@@ -156,6 +182,7 @@ __all__ = [
     "WhimbrelError",
     "load_scenario",
     "move",
+    "preflight",
     "run_accuracy",
     "run_lab",
     "tuning_for",
