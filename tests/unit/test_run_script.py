@@ -27,8 +27,14 @@ REAL = [
 ]
 PROGRAMS = ["nsenter", "setpriv", "gcc", "busybox", "dpkg-deb", "zstd"]
 TO_MOVE = ["qemu-img"]
-TO_TEST = ["sshd", "ganesha.nfsd", "tgtd"]
-MODULES = ["qemu/block-iscsi.so", "ganesha/libfsalvfs.so"]
+TO_TEST = ["sshd", "ganesha.nfsd", "tgtd", "libvirtd", "virsh", "pkg-config"]
+MODULES = [
+    "qemu/block-iscsi.so",
+    "ganesha/libfsalvfs.so",
+    "libvirt/connection-driver/libvirt_driver_qemu.so",
+    "libvirt/storage-backend/libvirt_storage_backend_iscsi.so",
+    "libvirt.so",
+]
 DEBIAN_12 = "ID=debian\nVERSION_ID=12\nVERSION_CODENAME=bookworm\n"
 UBUNTU = "ID=ubuntu\nVERSION_ID=22.04\nVERSION_CODENAME=jammy\n"
 
@@ -75,7 +81,7 @@ class Sandbox:
         for name in (*PROGRAMS, *TO_MOVE, *TO_TEST):
             self.fake(name, "")
         for module in MODULES:
-            (self.libraries / module).parent.mkdir(parents=True)
+            (self.libraries / module).parent.mkdir(parents=True, exist_ok=True)
             (self.libraries / module).touch()
         self.fake("id", "echo 0")
         self.qemu("10.0.2 (Debian)")
@@ -302,10 +308,30 @@ def test_tests_need_servers_besides(sandbox: Sandbox, command: str) -> None:
     sandbox.fake("apt-get", APT)
     for name in TO_TEST:
         (sandbox.bin / name).unlink()
-    (sandbox.libraries / MODULES[1]).unlink()
+    for module in MODULES[1:]:
+        (sandbox.libraries / module).unlink()
     sandbox.run(command)
+    servers, libvirt = installs(sandbox.called())
+    assert servers.endswith(" install nfs-ganesha nfs-ganesha-vfs openssh-server pkg-config tgt")
+    assert libvirt.endswith(
+        " --target-release=bookworm-backports install libvirt-clients libvirt-daemon"
+        " libvirt-daemon-driver-qemu libvirt-daemon-driver-storage-iscsi libvirt-dev"
+    )
+
+
+def test_libvirts_driver_for_iscsi_is_a_package_of_its_own_on_debian_only(sandbox: Sandbox) -> None:
+    sandbox.fake("apt-get", APT)
+    sandbox.release.write_text("ID=ubuntu\nVERSION_ID=24.04\nVERSION_CODENAME=noble\n")
+    (sandbox.libraries / MODULES[3]).unlink()
+    assert sandbox.run("setup").returncode == 0
+
+
+def test_libvirt_python_is_compiled_with_pythons_headers(sandbox: Sandbox) -> None:
+    sandbox.fake("apt-get", APT)
+    sandbox.fake("python3", f'case "$*" in *Python.h*) exit 1 ;; esac\n{PYTHON}')
+    sandbox.run("setup")
     [call] = installs(sandbox.called())
-    assert call.endswith(" install nfs-ganesha nfs-ganesha-vfs openssh-server tgt")
+    assert call.endswith(" install python3-dev")
 
 
 def test_modules_are_asked_of_debians_qemu_only(sandbox: Sandbox) -> None:
