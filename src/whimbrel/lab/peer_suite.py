@@ -1,0 +1,161 @@
+"""The peers suite: the same guests over the same link, by whimbrel and by what others do.
+
+    seed ──► one guest of each kind ──► everyone moves it, one after the other ──► compare
+
+Products move it in an order drawn anew for each guest; whimbrel comes last, with a guest whose
+kernel can tell what is free, since that is one of the things it makes use of.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from whimbrel.lab import tunnel
+from whimbrel.lab.audience import Audience, Nobody
+from whimbrel.lab.bench import run_lab
+from whimbrel.lab.gathering import Clock, Gathering, in_turn
+from whimbrel.lab.habits import Conducted
+from whimbrel.lab.peer_guests import peer_scenarios
+from whimbrel.lab.peers import PRESETS, Preset, Way
+from whimbrel.lab.plan import Carry, Planned, carried
+from whimbrel.lab.stage import End, Stage
+from whimbrel.lab.suite import SEED
+from whimbrel.lab.tunnel import TunnelledHost, tunnels
+from whimbrel.model.method import Method, tuning_for
+from whimbrel.model.scenario import LabResult, Scenario
+from whimbrel.practice.move import Moved, Request, Watcher, move
+from whimbrel.theory.peers import Comparison, compare
+
+MINUTES = 20.0
+"""How long the suite runs unless told otherwise."""
+
+_SHORTEST, _LONGEST, _PER_MINUTE = 15.0, 240.0, 2.0
+"""Seconds that every move is given: at least, at most, and for each minute of the suite."""
+
+
+@dataclass(frozen=True)
+class PeersResult:
+    """What the suite yields.
+
+    Attributes:
+        lab: Every run, called by `Run.preset`, without counters over time.
+        comparison: What that says.
+    """
+
+    lab: LabResult
+    comparison: Comparison
+
+
+def time_allowed(minutes: float) -> float:
+    """Return the seconds that every move is given in a suite of so many minutes."""
+    return min(max(_SHORTEST, _PER_MINUTE * minutes), _LONGEST)
+
+
+async def run_peers(
+    audience: Audience | None = None,
+    *,
+    seed: int = SEED,
+    minutes: float = MINUTES,
+    command: str = "whimbrel lab --suite peers",
+    presets: Sequence[Preset] = PRESETS,
+    scenarios: Iterable[Scenario] | None = None,
+    clock: Clock = time.monotonic,
+    rescued: Callable[[PeersResult], None] | None = None,
+) -> PeersResult:
+    """Run the suite on this machine.
+
+    Args:
+        audience: Who is told on the way.
+        seed: Of the guests and every order.
+        minutes: No guest begins later; the one under way is finished.
+        command: The command line that reproduces it.
+        presets: Who takes part.
+        scenarios: Other guests than the suite's own.
+        clock: Seconds.
+        rescued: Is told all that was found where the suite does not reach its end.
+
+    Raises:
+        LabError: The lab cannot be built here; the hint says what is needed.
+        HostError: QEMU is missing or does not start.
+    """
+    gathering = Gathering(audience or Nobody())
+    generator = np.random.default_rng(seed)
+
+    def found() -> PeersResult:
+        assert gathering.whole is not None  # noqa: S101 - in_turn raises otherwise
+        peers = [preset.peer for preset in presets]
+        return PeersResult(gathering.whole, compare(gathering.whole.scenarios, peers))
+
+    async def play(scenario: Scenario) -> None:
+        order = [presets[place] for place in generator.permutation(len(presets))]
+        planning = partial(planned_for, order)
+        await run_lab([scenario], gathering, command, past=gathering.records, planning=planning)
+
+    await in_turn(
+        peer_scenarios(seed, time_allowed(minutes)) if scenarios is None else scenarios,
+        play,
+        gathering,
+        end=clock() + 60 * minutes,
+        clock=clock,
+        rescued=lambda: rescued(found()) if rescued is not None else None,
+    )
+    return found()
+
+
+def planned_for(presets: Sequence[Preset], scenario: Scenario) -> tuple[Planned, ...]:
+    """Return the moves of one guest, those of products first, in the order of `presets`."""
+    ordered = sorted(presets, key=lambda preset: preset.way is Way.WHIMBREL)
+    return tuple(
+        _planned(preset, scenario, number, len(ordered))
+        for number, preset in enumerate(ordered, start=1)
+    )
+
+
+def _planned(preset: Preset, scenario: Scenario, number: int, of: int) -> Planned:
+    ours = preset.method is Method.AUTO
+    return Planned(
+        method=preset.method,
+        tuning=tuning_for(Method.AUTO, scenario.settings) if ours else preset.tuning(scenario),
+        repeat=1,
+        number=number,
+        of=of,
+        preset=preset.peer.name,
+        carry=_carry(preset, scenario),
+        hindrance=_hindrance(preset),
+    )
+
+
+def _hindrance(preset: Preset) -> str:
+    if preset.way is Way.SSH:
+        return tunnel.lacking()
+    return "the lab holds no libvirtd" if preset.way.by_libvirt else ""
+
+
+def _carry(preset: Preset, scenario: Scenario) -> Carry:
+    if preset.habit is None:
+        return carried
+    conduct = partial(_conducted, preset, scenario)
+    return partial(_tunnelled, conduct) if preset.way is Way.SSH else conduct
+
+
+async def _conducted(
+    preset: Preset, scenario: Scenario, request: Request, watcher: Watcher, _s: Stage, _e: End
+) -> Moved:
+    """Carry a move out under another's control, made anew for it."""
+    assert preset.habit is not None  # noqa: S101 - only who has one comes here
+    control = Conducted(preset.habit(scenario), request.timeout)
+    return await move(replace(request, control=control), watcher)
+
+
+async def _tunnelled(
+    conduct: Carry, request: Request, watcher: Watcher, stage: Stage, end: End
+) -> Moved:
+    """Carry a move out through ssh."""
+    async with (
+        tunnels(end.host, stage.other(end).host) as ways,
+        TunnelledHost(request.destination, ways) as destination,
+    ):
+        return await conduct(replace(request, destination=destination), watcher, stage, end)
