@@ -51,7 +51,9 @@ def sent(at: Person) -> list[int]:
     return [counted[name][1] for name in at.far.a.lab.interfaces]
 
 
-async def test_nics_that_are_not_joined_are_said_to_be_with_the_commands(at: Person) -> None:
+async def test_nics_are_said_to_be_alone_then_joined_for_a_plan_and_for_a_move(
+    at: Person,
+) -> None:
     said = await at.whimbrel("plan", "db", "--to", "b", *MULTINIC, "--json")
     assert said.code == ExitCode.NO_PLAN, said.errors
     [check] = [each for each in said.json["checks"] if each["name"] == "several NICs"]
@@ -66,9 +68,10 @@ async def test_nics_that_are_not_joined_are_said_to_be_with_the_commands(at: Per
     one, together = (dict(each["goodput"])[1] for each in (link, link["multipath"]))
     assert together > 1.3 * one
     assert await settings(at) == before
+    await loses_one_nic_in_mid_move_and_is_only_slowed(at)
 
 
-async def test_losing_one_nic_in_mid_move_only_slows_it(at: Person) -> None:
+async def loses_one_nic_in_mid_move_and_is_only_slowed(at: Person) -> None:
     before, began = await settings(at), sent(at)
     move = ("move", "db", "--to", "b", *MULTINIC, "--prepare-network")
     moving = await at.started(*move)

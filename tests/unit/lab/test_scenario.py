@@ -215,6 +215,11 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"link": {"rate": "0 bit/s"}}, "x.toml: link.rate: must be more than 0."),
     ({"link": {"rate": "-1 Gbit/s"}}, 'x.toml: link.rate: "-1 Gbit/s" is not a rate.'),
     ({"link": {"count": 0}}, "x.toml: link.count: must be 1 to 8, not 0."),
+    (
+        {"link": {"count": 3, "rate": ["1 Gbit/s", "2 Gbit/s"]}},
+        "x.toml: link.count: must be 2, the number of rates, not 3.",
+    ),
+    ({"link": {"rate": []}}, "x.toml: link.rate: must be a rate, or a list of rates, not []."),
     ({"guest": {"vcpus": 0}}, "x.toml: guest.vcpus: must be at least 1, not 0."),
     ({"guest": {"memory": "64 MiB"}}, "x.toml: guest.memory: must be at least 128 MiB."),
     (redline(fill="0 B"), "x.toml: guest.redline.fill: must be more than 0."),
@@ -354,6 +359,14 @@ def loads(draw: st.DrawFn) -> Load:
 
 
 @st.composite
+def links(draw: st.DrawFn) -> LinkSpec:
+    rates = draw(st.lists(st.none() | positive, min_size=1, max_size=MOST_LINKS))
+    if len(rates) > 1:
+        return LinkSpec(rates[0], len(rates), tuple(rates))
+    return LinkSpec(rates[0], draw(st.integers(1, MOST_LINKS)))
+
+
+@st.composite
 def scenarios(draw: st.DrawFn) -> Scenario:
     load = draw(loads())
     least = max(SMALLEST_GUEST, load.fill + load.freed + GUEST_ROOM)
@@ -365,7 +378,7 @@ def scenarios(draw: st.DrawFn) -> Scenario:
         repeats=draw(st.integers(1, 1000)),
         methods=tuple(draw(st.lists(st.sampled_from(Method), min_size=1, unique=True))),
         timeout=draw(positive),
-        link=LinkSpec(draw(st.none() | positive), draw(st.integers(1, MOST_LINKS))),
+        link=draw(links()),
         guest=GuestSpec(draw(st.integers(least, 1 << 40)), draw(st.integers(1, 512)), load),
         settings=Settings(
             channels=draw(st.integers(1, 255)),
@@ -375,6 +388,7 @@ def scenarios(draw: st.DrawFn) -> Scenario:
             downtime_limit=draw(st.floats(1e-6, 2000)),
             prepared_memory=draw(st.none() | st.builds(PreparedMemory, st.integers(1, 64))),
             free_page_hints=draw(st.booleans()),
+            encrypted=draw(st.booleans()),
         ),
         auto=AutoSpec(
             goal=draw(st.sampled_from(Goal)),
@@ -395,6 +409,15 @@ def test_a_scenario_written_as_toml_reads_back_exactly(scenario: Scenario) -> No
     again = scenario_from(tomllib.loads(scenario_toml(scenario)), "x")
     assert again == scenario
     assert scenario_document(again) == scenario_document(scenario)
+
+
+def test_unequal_nics_are_a_list_or_one_text_and_bring_their_method() -> None:
+    wanted = LinkSpec(125e6, 2, (125e6, None))
+    for rate in (["1 Gbit/s", "unlimited"], "1 Gbit/s, unlimited"):
+        found = scenario_from({"link": {"rate": rate}}, "x")
+        assert found.link == wanted
+        assert Method.MULTINIC in found.methods
+    assert Method.MULTINIC not in scenario_from({}, "x").methods
 
 
 def test_toml_is_written_as_a_person_would() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from whimbrel.errors import ConfigError
 from whimbrel.model.migration import Decision, SetBandwidthLimit
-from whimbrel.theory.sharing import HEADERS, Counted, Sharing, Traffic, parse_share
+from whimbrel.theory.sharing import HEADERS, Counted, Sharing, Traffic, parse_share, portion
 
 LINK = 125e6
 TICK = 0.05
@@ -173,3 +173,11 @@ def test_what_is_no_share_is_refused(text: str) -> None:
 def test_a_link_without_a_rate_is_refused(links: list[float]) -> None:
     with pytest.raises(ConfigError):
         Sharing(0.3, links)
+
+
+@given(st.floats(1e5, 1e11), st.floats(0.0, 0.95), st.integers(0, 20))
+def test_moves_that_share_a_link_never_promise_more_than_is_left(
+    rate: float, left: float, others: int
+) -> None:
+    each = portion(rate, left, others)
+    assert (others + 1) * each * HEADERS == pytest.approx((1 - left) * rate)
