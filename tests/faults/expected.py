@@ -46,6 +46,7 @@ REFUSED = Expected(("a",), (ExitCode.NO_PLAN,))
 MOVES = Expected(("b",), DONE)
 EITHER = Expected(("a", "b"), (*DONE, *STAYED))
 FOUND = Expected(("a", "b"), KILLED, recovers=True)
+BROKEN = Expected(("a", "b"), (*DONE, *STAYED))
 LEFT = Expected(("a", "b"), UNKNOWN, recovers=True)
 
 
@@ -98,7 +99,14 @@ EXPECTED: dict[Fault, dict[Phase, Expected | NotApplicable]] = {
         NotApplicable("the kernel kills QEMU: see there"),
     ),
     Fault.SSH: _row(
-        _at("a", LEFT), _at("a", LEFT), LEFT, LEFT, LEFT, _at("a", LEFT), LEFT, _at("b", LEFT)
+        _at("a", BROKEN),
+        _at("a", BROKEN),
+        BROKEN,
+        BROKEN,
+        BROKEN,
+        _at("a", BROKEN),
+        _at("b", BROKEN),
+        _at("b", BROKEN),
     ),
     Fault.QMP_HERE: _row(STAYS, STAYS, STAYS, STAYS, EITHER, EITHER, MOVES, MOVES),
     Fault.QMP_THERE: _row(STAYS, EITHER, EITHER, EITHER, EITHER, EITHER, MOVES, MOVES),

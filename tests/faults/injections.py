@@ -213,7 +213,7 @@ def _close_qmp(host: str) -> Inject:
 
 def _shut(pid: int, path: str) -> int:
     """Shut the connections of a process to its UNIX socket, as a broken client would."""
-    lines = Path("/proc/net/unix").read_text().splitlines()[1:]
+    lines = Path(f"/proc/{pid}/net/unix").read_text().splitlines()[1:]
     words = [line.split() for line in lines]
     # Connected sockets of a listening one have its path, and are in state 03 (proc(5)).
     inodes = {

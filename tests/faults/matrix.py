@@ -68,7 +68,11 @@ async def run_cell(phase: Phase, fault: Fault) -> Row:
     for attempt in range(TRIES):
         try:
             async with stage(disks=disks) as play:
-                await _faulty(play, row)
+                try:
+                    await _faulty(play, row)
+                except Missed:
+                    row.said = _last_words(await play.over())
+                    raise
                 await _judged(play, row, expected)
         except Missed as error:
             if attempt + 1 == TRIES:

@@ -17,7 +17,7 @@ from whimbrel.config import Config, load
 from whimbrel.errors import ConfigError, ExitCode, Held, HostError
 from whimbrel.model.migration import Side
 from whimbrel.model.units import parse_time
-from whimbrel.practice.cases import Case, Repair
+from whimbrel.practice.cases import Case
 from whimbrel.practice.recover import Hosts, Lost, Searched, recover, search
 from whimbrel.practice.repair import Repaired
 from whimbrel.report.document import json_text
@@ -173,7 +173,7 @@ def _verdict(lost: Lost, repaired: Repaired) -> str:
     names = {Side.SOURCE: lost.source, Side.DESTINATION: lost.destination}
     if repaired.runs_on is not None:
         return f"  {lost.vm} runs on {names[repaired.runs_on]}."
-    if repaired.last.repair is Repair.NOTHING:
+    if repaired.last.over:
         return f"  {lost.vm} runs nowhere."
     return f"  Where {lost.vm} runs is not known, or it does not run."
 
@@ -193,7 +193,7 @@ def _document(lost: Lost, repaired: Repaired) -> dict[str, object]:
             for case in repaired.cases
         ],
         "runs_on": repaired.runs_on and repaired.runs_on.value,
-        "over": repaired.last.repair is Repair.NOTHING,
+        "over": repaired.last.over,
     }
 
 
@@ -227,7 +227,7 @@ async def insist(
         with suppress(HostError):
             found = await job.carry_out()
             done = found[0][1] if found else done
-            if not found or not _unknown(found[0][1]):
+            if not found or found[0][1].last.over or not _unknown(found[0][1]):
                 return done
         if time.monotonic() > until:
             return done

@@ -79,12 +79,20 @@ class Case:
         repair: What is to be done.
         runs_on: Where the guest runs now; None where it runs nowhere, or that is not known.
         hint: What a person has to do, where `repair` is `LEAVE`.
+        lost: Whether the guest is lost for sure: nothing is left to find out, and what is left
+            of it may be ended.
     """
 
     sentence: str
     repair: Repair
     runs_on: Side | None = None
     hint: str = ""
+    lost: bool = False
+
+    @property
+    def over(self) -> bool:
+        """Whether the move has come to its end."""
+        return self.repair is Repair.NOTHING or self.lost
 
 
 UNDER_WAY = frozenset({Phase.SETUP, Phase.PRECOPY, Phase.SWITCHOVER, Phase.CANCELLING})
@@ -149,7 +157,8 @@ def _dead_source(there: SideFacts) -> Case:
             "The source's process has ended before all of the guest's memory was at the "
             "destination: the guest is lost.",
             Repair.LEAVE,
-            hint=f"End what is left: whimbrel down. {_START_ANEW}",
+            hint=f"End what is left: whimbrel down VM --now. {_START_ANEW}",
+            lost=True,
         )
     if there.running:
         return Case("The guest runs at the destination.", Repair.NOTHING, Side.DESTINATION)
@@ -197,7 +206,8 @@ def _pulling(here: SideFacts, there: SideFacts) -> Case:
             "The destination's process has ended during post-copy, and with it what the guest "
             "had written there: the guest is lost.",
             Repair.LEAVE,
-            hint=f"End what is left: whimbrel down. {_START_ANEW}",
+            hint=f"End what is left: whimbrel down VM --now. {_START_ANEW}",
+            lost=True,
         )
     if here.phase is Phase.POSTCOPY_PAUSED or there.phase is Phase.POSTCOPY_PAUSED:
         return Case(
@@ -293,9 +303,10 @@ def _undone(facts: Facts) -> Case:
 
 def _may_have_run(what: str) -> Case:
     return Case(
-        f"{what}: the source's memory may be older than its disks.",
+        f"{what}: the guest is lost, for the source's memory may be older than its disks.",
         Repair.LEAVE,
-        hint=f"End the source's: whimbrel down. {_START_ANEW}",
+        hint=f"End what stands still at the source: whimbrel down VM --now. {_START_ANEW}",
+        lost=True,
     )
 
 

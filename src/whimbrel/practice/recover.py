@@ -229,7 +229,7 @@ async def _settle_disks(lost: Lost, hosts: Hosts, repaired: Repaired) -> None:
 async def _settle_memory(lost: Lost, hosts: Hosts, repaired: Repaired) -> None:
     """Give up what the move had reserved at the destination."""
     site = hosts.sites.get(lost.destination)
-    if repaired.last.repair is Repair.NOTHING and site is not None:
+    if repaired.last.over and site is not None:
         with suppress(HostError):  # it counts no more by itself, a day after the move
             await forget_claims(site, lost.vm)
 
@@ -264,8 +264,8 @@ async def _marked(lost: Lost, hosts: Hosts, journal: FileJournal, stack: AsyncEx
 def _closing(repaired: Repaired) -> dict[str, object]:
     case = repaired.last
     return {
-        "ending": "recovered" if case.repair is Repair.NOTHING else "left",
+        "ending": "recovered" if case.over else "left",
         "reason": f"{case.sentence} {case.hint}".strip(),
         "runs_on": repaired.runs_on and repaired.runs_on.value,
-        "over": case.repair is Repair.NOTHING,
+        "over": case.over,
     }

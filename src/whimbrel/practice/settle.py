@@ -167,7 +167,7 @@ class Settlement:
         if repaired.runs_on is Side.DESTINATION:
             await self._release()
             return Moved(Outcome(Ending.COMPLETED, reason, Side.DESTINATION), repaired.machine)
-        over = case.repair is Repair.NOTHING
+        over = case.over
         if repaired.runs_on is Side.SOURCE or (over and Step.RUNNING_THERE not in self._steps):
             await self._undo_companions(repaired.machine)
         if repaired.runs_on is Side.SOURCE:
@@ -176,7 +176,7 @@ class Settlement:
 
     async def _broken_postcopy(self, reason: str) -> Moved:
         case = case_of(await look(self._deserted()))
-        return _lost(f"{_sentence(reason)} {case.sentence} {case.hint}".strip())
+        return _lost(f"{_sentence(reason)} {case.sentence} {case.hint}".strip(), over=case.over)
 
     @property
     def _steps(self) -> Sequence[Step]:

@@ -143,3 +143,13 @@ def test_every_case_says_what_it_is_and_what_a_person_has_to_do(facts: Facts) ->
     assert bool(case.hint) or case.repair is not Repair.LEAVE
     if facts.source.running and not facts.destination.running:
         assert case.runs_on is Side.SOURCE
+
+
+def test_a_guest_that_is_lost_leaves_nothing_to_find_out_and_may_be_ended() -> None:
+    half = SideFacts(Seen.ANSWERS, running=True, phase=Phase.POSTCOPY_PAUSED)
+    case = case_of(Facts(SideFacts(Seen.GONE), half, Step.RUNNING_THERE))
+    assert case.over
+    assert case.lost
+    assert case.runs_on is None
+    assert "whimbrel down" in case.hint
+    assert "whimbrel up" in case.hint
