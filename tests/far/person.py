@@ -161,13 +161,19 @@ class Person:
 
 @asynccontextmanager
 async def person(
-    rate: float | None = None, count: int = 1, policy: str = "", *, trusted: bool = True
+    rate: float | None = None,
+    count: int = 1,
+    policy: str = "",
+    *,
+    trusted: bool = True,
+    told: bool = False,
 ) -> AsyncIterator[Person]:
-    """Hold two hosts and somebody who uses them."""
+    """Hold two hosts and somebody who uses them; `told` writes the links' rate down."""
     image = await asyncio.to_thread(lambda: build_image(find_kernel()))
     async with far_hosts(rate, count) as far:
         config = far.folder / "whimbrel.toml"
-        config.write_text("\n".join([*_tables(far.hosts, trusted=trusted), policy]))
+        known = f'rate = "{rate:.0f} B/s"' if told and rate else ""
+        config.write_text("\n".join([*_tables(far.hosts, known, trusted=trusted), policy]))
         state = far.folder / "state"
         environment = {**os.environ, "XDG_STATE_HOME": str(state), "COLUMNS": "160"}
         at = Person(far, config, image, environment)
@@ -180,12 +186,12 @@ async def person(
                     await process.wait()
 
 
-def _tables(hosts: Sequence[Host], *, trusted: bool) -> list[str]:
+def _tables(hosts: Sequence[Host], rate: str, *, trusted: bool) -> list[str]:
     lines = []
     for host in hosts:
         lines += [f"[hosts.{host.name}]", f'uri = "{host.uri}"', f'folder = "{host.folder}"']
         lines += [f'identity = "{host.identity}"', f'known_hosts = "{host.known_hosts}"']
         for link in host.links:
             lines += [f"[[hosts.{host.name}.links]]", f'address = "{link.address}"']
-            lines += [f"trusted = {'true' if trusted else 'false'}"]
+            lines += [f"trusted = {'true' if trusted else 'false'}", rate]
     return lines

@@ -110,29 +110,23 @@ async def test_free_page_hints_keep_freed_memory_off_the_wire() -> None:
     assert without - with_hints > load.freed / 2
 
 
-async def test_multinic_uses_unequal_nics_together_in_both_directions_and_others_the_first() -> (
-    None
-):
-    load = Load(fill=48 * MIB, pattern=Pattern.RANDOM)
+async def test_multinic_uses_unequal_nics_together_and_tcp_the_first() -> None:
+    load = Load(fill=64 * MIB, pattern=Pattern.RANDOM)
     scenario = replace(
         SMALL,
-        repeats=2,
         guest=GuestSpec(256 * MIB, redline=load),
         link=LinkSpec(25e6, 2, (25e6, 15e6)),
-        methods=(Method.MULTINIC, Method.TCP, Method.ENCRYPTED),
+        methods=(Method.MULTINIC, Method.TCP),
     )
-    result = await run_lab([scenario])
-    for run in result.scenarios[0].runs:
+    for method, run in (await runs(scenario)).items():
         assert run.ending is Ending.COMPLETED, run.reason
         first, second = (
             sum(track.values)
             for track in run.tracks
             if track.measure is Measure.SENT and track.label.startswith(f"host {run.source}")
         )
-        shared = 0.15 * (first + second)
-        assert (second > shared) == (run.method is Method.MULTINIC), (run.method, first, second)
-    spread = [run for run in result.scenarios[0].runs if run.method is Method.MULTINIC]
-    assert {run.source for run in spread} == {"a", "b"}
+        several = second > 0.15 * (first + second)
+        assert several == (method is Method.MULTINIC), (method, first, second)
 
 
 async def test_a_bandwidth_limit_holds_until_the_switchover() -> None:

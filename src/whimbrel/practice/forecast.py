@@ -15,7 +15,7 @@ import numpy as np
 
 from whimbrel.model.inventory import Capability
 from whimbrel.model.memory import LinkProfile, Survey
-from whimbrel.model.method import Method, Settings
+from whimbrel.model.method import Compression, Method, Settings
 from whimbrel.model.plan import Forecast, Plan, Wish
 from whimbrel.model.record import MoveRecord
 from whimbrel.model.storage import DiskLoad
@@ -23,7 +23,7 @@ from whimbrel.model.survey import Depth, Surveyed
 from whimbrel.ports import Hypervisor, Machine
 from whimbrel.practice.storage_places import DiskCopy
 from whimbrel.practice.storage_survey import disk_loads
-from whimbrel.practice.survey import COMPRESSIONS, HostProbe, LinkProbe, Subject, survey
+from whimbrel.practice.survey import COMPRESSIONS, HIGHER, HostProbe, LinkProbe, Subject, survey
 from whimbrel.theory.calibrate import LAST, learnt
 from whimbrel.theory.planning import plan_move
 from whimbrel.theory.pucker import headroom_left
@@ -104,6 +104,11 @@ class Foreseen:
     storage: StoragePrediction | None = None
 
 
+def _compressions(outset: Outset) -> tuple[Compression, ...]:
+    higher = () if outset.depth is Depth.QUICK else HIGHER
+    return tuple(dict.fromkeys((outset.settings.compression, *COMPRESSIONS, *higher)))
+
+
 async def foresee(outset: Outset, generator: np.random.Generator) -> Foreseen:
     """Survey, predict and plan one move.
 
@@ -122,7 +127,7 @@ async def foresee(outset: Outset, generator: np.random.Generator) -> Foreseen:
         outset.there,
         assumed_link=outset.assumed,
         streams=tuple(dict.fromkeys(channels)),
-        compressions=tuple(dict.fromkeys((outset.settings.compression, *COMPRESSIONS))),
+        compressions=_compressions(outset),
         together=outset.together,
     )
     surveyed = await survey(subject, outset.depth, generator=generator)

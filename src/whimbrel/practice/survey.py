@@ -33,6 +33,9 @@ from whimbrel.practice.survey_plan import EFFORTS, Effort
 COMPRESSIONS = (Compression(Codec.ZLIB, 1), Compression(Codec.ZSTD, 1))
 """What is measured unless told otherwise."""
 
+HIGHER = (Compression(Codec.ZSTD, 3),)
+"""Levels that are measured besides, where the survey is not quick; they need idle cores."""
+
 
 class LinkProbe(Protocol):
     """Finds out what the migration network carries, from source to destination."""

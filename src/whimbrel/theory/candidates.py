@@ -45,6 +45,10 @@ CHANNELS = (2, 4)
 MANY_CHANNELS = (8, 16)
 """And these where the survey found as many idle cores for them, within the budget."""
 
+CORES_FOR_LEVELS = 4
+"""Idle cores from which on levels above a codec's lowest are weighed beside the one that was set:
+with fewer, compressing is what a move waits for, and a higher level makes it wait longer."""
+
 AIDED = (Method.TCP, Method.MULTICHANNEL, Method.MULTINIC, Method.COMPRESSED)
 """Methods that are helped where they are not sure to complete."""
 
@@ -91,7 +95,7 @@ def variants(situation: Situation, settings: Settings, wish: Wish) -> Found:
     allowed = within_wish(situation, settings, wish)
     found: dict[Tuning, Candidate] = {}
     rejected: dict[tuple[Method, str], Rejection] = {}
-    counts, codecs = _channels(situation, settings, wish), _codecs(situation, settings)
+    counts, codecs = _channels(situation, settings, wish), _codecs(situation, settings, wish)
     for count, codec in product(counts, codecs):
         chosen = replace(allowed, channels=count, compression=codec)
         possible, refused = candidates(chosen, situation.source, situation.destination, WEIGHED)
@@ -193,10 +197,14 @@ SHORTEST = 0.001
 
 def _channels(situation: Situation, settings: Settings, wish: Wish) -> tuple[int, ...]:
     surveyed = (count for count in situation.survey.link.goodput if count > 1)
-    budget = wish.cpu_budget
-    cores = situation.cores if budget is None else min(situation.cores, budget)
-    many = (count for count in MANY_CHANNELS if count <= cores)
+    many = (count for count in MANY_CHANNELS if count <= _cores(situation, wish))
     return tuple(dict.fromkeys((settings.channels, *CHANNELS, *many, *surveyed)))
+
+
+def _cores(situation: Situation, wish: Wish) -> float:
+    """Return the cores that the move may keep busy on either host, of those that are idle."""
+    budget = wish.cpu_budget
+    return situation.cores if budget is None else min(situation.cores, budget)
 
 
 def _spread(forms: Iterable[Candidate], situation: Situation) -> Iterator[Candidate]:
@@ -217,10 +225,15 @@ def _alone(situation: Situation, rejected: Iterable[Rejection]) -> list[Rejectio
     return [Rejection(Method.MULTINIC, "the hosts are known to share one NIC only")]
 
 
-def _codecs(situation: Situation, settings: Settings) -> tuple[Compression, ...]:
+def _codecs(situation: Situation, settings: Settings, wish: Wish) -> tuple[Compression, ...]:
     """Return what was measured, what was set first; what was set alone where nothing was."""
-    survey = situation.survey
-    known = [each for each in survey.memory.ratios if each in survey.source.compress_speed]
+    survey, idle = situation.survey, _cores(situation, wish) >= CORES_FOR_LEVELS
+    known = [
+        each
+        for each in survey.memory.ratios
+        if each in survey.source.compress_speed
+        and (idle or each.level == 1 or each == settings.compression)
+    ]
     first = sorted(known, key=lambda each: each != settings.compression)
     return tuple(first) or (settings.compression,)
 

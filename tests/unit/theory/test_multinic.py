@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from unit.theory.situations import ALL, WISH, measured, situation
 from whimbrel.model.inventory import Capability
-from whimbrel.model.memory import Survey
-from whimbrel.model.method import Method, Settings, Tuning
+from whimbrel.model.memory import Survey, WireRatio
+from whimbrel.model.method import Codec, Compression, Method, Settings, Tuning
 from whimbrel.model.plain import plain, shaped
 from whimbrel.model.plan import Candidate
 from whimbrel.theory.candidates import variants
@@ -21,6 +21,7 @@ from whimbrel.theory.situation import Situation
 from .guests import still_guest
 
 SETTINGS = Settings()
+RATIO = WireRatio(0.35, 0.4, 0.03)
 
 
 def on_two(gain: float, *, of: Situation | None = None, **more: object) -> Situation:
@@ -103,6 +104,28 @@ def test_more_channels_are_weighed_where_cores_are_idle_and_allowed() -> None:
     assert counts(idle, None) == {2, 4}
     assert counts(replace(idle, survey=many), None) == {2, 4, 8}
     assert counts(replace(idle, survey=many), 2.0) == {2, 4}
+
+
+def test_higher_levels_are_weighed_where_cores_are_idle_or_where_one_was_set() -> None:
+    higher = Compression(Codec.ZSTD, 3)
+    few = situation()
+    memory = replace(few.survey.memory, ratios={**few.survey.memory.ratios, higher: RATIO})
+    speeds = {**few.survey.source.compress_speed, higher: 200e6}
+    source = replace(few.survey.source, compress_speed=speeds)
+    few = replace(few, survey=replace(few.survey, memory=memory, source=source))
+    idle = replace(
+        few.survey,
+        source=replace(source, spare_cores=8.0),
+        destination=replace(few.survey.destination, spare_cores=8.0),
+    )
+
+    def weighed(of: Situation, told: Settings = SETTINGS) -> bool:
+        possible, _ = variants(of, told, WISH)
+        return higher in {each.tuning.compression for each in possible}
+
+    assert not weighed(few)
+    assert weighed(few, replace(SETTINGS, compression=higher))
+    assert weighed(replace(few, survey=idle))
 
 
 def _slow() -> Survey:
