@@ -17,10 +17,11 @@ import select
 import shlex
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import uuid
-from asyncio.subprocess import DEVNULL, PIPE, Process
+from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -102,7 +103,7 @@ class Libvirt:
     lab: LabHost
     folder: Path
     _daemon: int | None = None
-    _reapers: list[Process] = field(default_factory=list)
+    _reapers: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -137,8 +138,9 @@ class Libvirt:
         words = ["unshare", "--mount", "--uts", "sh", "-euc", "\n".join(script)]
         log = self.folder / "libvirtd.log"
         with log.open("ab") as output:
-            reaper = await asyncio.create_subprocess_exec(
-                *self.lab.enter(["setpriv", "--pdeathsig", "KILL", *words]),
+            # Not asyncio's: it outlives the event loop of the test that starts it.
+            reaper = subprocess.Popen(  # noqa: ASYNC220
+                self.lab.enter(["setpriv", "--pdeathsig", "KILL", *words]),
                 stdin=DEVNULL,
                 stdout=DEVNULL,
                 stderr=output,
@@ -146,7 +148,7 @@ class Libvirt:
         self._reapers.append(reaper)
         async with asyncio.timeout(READY_WITHIN):
             while not await self._answers():
-                assert reaper.returncode is None, log.read_text()
+                assert reaper.poll() is None, log.read_text()
                 await asyncio.sleep(0.05)  # nobody tells when it listens
         self._daemon = int(self._pid_file.read_text())
 
@@ -160,9 +162,8 @@ class Libvirt:
         """End all that was started here; VMs end with their namespace."""
         await self.kill()
         for reaper in self._reapers:
-            with suppress(ProcessLookupError):
-                reaper.kill()
-            await reaper.wait()
+            reaper.kill()
+            await asyncio.to_thread(reaper.wait)
 
     @property
     def _pid_file(self) -> Path:

@@ -10,7 +10,6 @@ are whole, and the source has been stopped for good.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from whimbrel.errors import CommandRefused, HostError, HostUnreachable, Unsupported
 from whimbrel.hypervisors.libvirt.connection import Aborted
 from whimbrel.hypervisors.libvirt.machine import LibvirtAddress
+from whimbrel.hypervisors.libvirt.phases import STATES, TOLD, way_between
 from whimbrel.hypervisors.libvirt.states import Happening, State
 from whimbrel.hypervisors.libvirt.translate import (
     ended_from,
@@ -29,7 +29,6 @@ from whimbrel.hypervisors.libvirt.translate import (
 )
 from whimbrel.model.migration import (
     ENDS,
-    TRANSITIONS,
     Action,
     Cancel,
     Event,
@@ -55,7 +54,8 @@ if TYPE_CHECKING:
 POLL_EVERY = 0.1
 
 _RESUMES_WITHIN = 10.0
-_FIGURES_WITHIN = 1.0
+_FIGURES_WITHIN = 3.0
+_ASK_AGAIN = 0.02
 
 DIES_OF_RESUMING = range(11003000, 11004000)
 """Versions of libvirt whose daemon crashes at VIR_MIGRATE_POSTCOPY_RESUME (found with 11.3.0)."""
@@ -104,7 +104,7 @@ class LibvirtMigration:
         self._heard, self._ears = heard, tuple(ears)
         self._call: asyncio.Future[None] | None = None
         self._phase = Phase.IDLE
-        self._called_back = self._left = False
+        self._called_back = self._left = self._hurried = False
         self._reason = ""
         self._figures: Mapping[str, Any] = {}
         self._clock = asyncio.get_running_loop().time
@@ -140,13 +140,18 @@ class LibvirtMigration:
                 for event in await seen:
                     yield event
         finally:
-            for ears in self._ears:
-                ears.close()
+            if self._phase is not Phase.COMPLETED:
+                self._listen_no_more()
+
+    def _listen_no_more(self) -> None:
+        for ears in self._ears:
+            ears.close()
 
     async def apply(self, action: Action) -> None:
         """See `ports.Migration.apply`."""
         match action:
             case StartPostcopy():
+                self._hurried = True
                 await self._domain.start_postcopy()
             case Cancel():
                 await self._cancel()
@@ -202,24 +207,27 @@ class LibvirtMigration:
     async def ended(self) -> Ended:
         """See `ports.Migration.ended`; a move that did not end well is told by its last word."""
         if self._phase is Phase.COMPLETED:
-            return ended_from(await self._last_figures())
+            try:
+                return ended_from(await self._last_figures())
+            finally:
+                self._listen_no_more()
         ended = Ended(self._phase, self._reason)
         if self._last.passes:
             return replace(ended, total_time=self._last.at, transferred=self._last.transferred)
         return ended
 
     async def _last_figures(self) -> Mapping[str, Any]:
-        if not self._figures and self._departure is not None:
-            there = await self._departure.reception.machine.domain()
-            self._figures = await there.last_job()
+        """Ask the destination, or wait for the source's last word, whichever comes first."""
+        until = self._clock() + _FIGURES_WITHIN
+        while not has_memory(self._figures) and self._clock() < until:
+            if self._departure is not None:
+                there = await self._departure.reception.machine.domain()
+                with suppress(CommandRefused, Unsupported):  # it is still busy with the move
+                    self._figures = await there.last_job()
+            while not self._heard.empty():
+                self._figures = self._heard.get_nowait().figures or self._figures
+            await asyncio.sleep(0 if has_memory(self._figures) else _ASK_AGAIN)
         return self._figures
-
-    async def _await_figures(self) -> None:
-        """Wait a moment for the job's figures: they come beside the call's return."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_FIGURES_WITHIN):
-                while not self._figures:
-                    self._figures = (await self._heard.get()).figures
 
     def _hold(self, call: asyncio.Future[None]) -> None:
         self._call = self._machine.leaving = call
@@ -256,7 +264,7 @@ class LibvirtMigration:
             case "returned":
                 return await self._ending()
             case "handed-over" | "postcopy" | "lost-postcopy":
-                return self._enter(_TOLD[happening.kind])
+                return self._enter(TOLD[happening.kind])
         return []
 
     async def _arrival(self) -> list[PhaseChange]:
@@ -267,13 +275,14 @@ class LibvirtMigration:
         if state is State.RUNNING_IN_POSTCOPY:
             return self._enter(Phase.POSTCOPY)
         waits = "PAUSED" in self._departure.flags and state is State.PAUSED
-        return self._enter(Phase.COMPLETED) if waits or state is State.RUNNING else []
+        # Where post-copy was asked for, the source tells whether it came to that.
+        runs = state is State.RUNNING and not self._hurried
+        return self._enter(Phase.COMPLETED) if waits or runs else []
 
     async def _ending(self) -> list[PhaseChange]:
         """Tell what it means that libvirt's call has returned."""
         error = None if self._call is None else self._call.exception()
         if error is None:
-            await self._await_figures()
             return self._enter(Phase.COMPLETED)
         if not isinstance(error, HostError):
             raise error
@@ -292,7 +301,7 @@ class LibvirtMigration:
         state = await self._domain.state()
         if self._departure is None and not state.lives:
             return self._enter(self._gone())
-        events: list[Event] = list(self._enter(_STATES[state])) if state in _STATES else []
+        events: list[Event] = list(self._enter(STATES[state])) if state in STATES else []
         job: Mapping[str, Any] = {}
         with suppress(CommandRefused):  # it ends just now
             job = await self._domain.job()
@@ -361,34 +370,3 @@ class LibvirtMigration:
         await self._domain.set_speed_limit(limit)
         if self._departure is not None and "POSTCOPY" in self._departure.flags:
             await self._domain.set_speed_limit(0 if rate is None else limit, postcopy=True)
-
-
-_TOLD = {
-    "handed-over": Phase.SWITCHOVER,
-    "postcopy": Phase.POSTCOPY,
-    "lost-postcopy": Phase.POSTCOPY_PAUSED,
-}
-
-_STATES = {
-    State.HANDED_OVER: Phase.SWITCHOVER,
-    State.POSTCOPY: Phase.POSTCOPY,
-    State.LOST_POSTCOPY: Phase.POSTCOPY_PAUSED,
-}
-
-
-_ORDER = list(Phase)
-"""A move goes on rather than being called back."""
-
-
-def way_between(first: Phase, last: Phase) -> list[Phase]:
-    """Return the shortest way that `TRANSITIONS` allow, without its start; empty: there is none."""
-    ways = deque([[first]])
-    known = {first}
-    while ways:
-        way = ways.popleft()
-        if way[-1] is last:
-            return way[1:]
-        for phase in sorted(TRANSITIONS[way[-1]] - known, key=_ORDER.index):
-            known.add(phase)
-            ways.append([*way, phase])
-    return []

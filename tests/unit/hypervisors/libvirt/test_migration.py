@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from whimbrel.hypervisors.libvirt.inspect import address, counted, gap_below_4_gib, marks_of
-from whimbrel.hypervisors.libvirt.migration import way_between
+from whimbrel.hypervisors.libvirt.phases import way_between
 from whimbrel.hypervisors.libvirt.states import Happening, State
 from whimbrel.model.migration import TRANSITIONS, Phase
 from whimbrel.model.units import GIB, MIB, PAGE
