@@ -52,12 +52,15 @@ Quick = Annotated[bool, _what("A VM of 512 MiB: about a minute. Not with --scena
 Suite = Annotated[
     Text,
     _what(
-        "accuracy: hold forecasts against moves of many guests; takes --minutes and --seed, and "
-        "no flag that describes one comparison.",
+        "accuracy: hold forecasts against moves of many guests. peers: the same guests by "
+        "whimbrel and by what others do. Takes --minutes and --seed, and no flag that describes "
+        "one comparison.",
         "--suite",
     ),
 ]
-Minutes = Annotated[float | None, _what("How long the suite runs; 30 unless told.", "--minutes")]
+Minutes = Annotated[
+    float | None, _what("How long the suite runs; 30 unless told, peers 20.", "--minutes")
+]
 Seed = Annotated[Number, _what("Of the suite's guests and their order; 1 unless told.", "--seed")]
 Methods = Annotated[Text, _what(_METHODS)]
 Repeats = Annotated[Number, _what("How often each method runs.")]

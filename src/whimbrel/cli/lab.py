@@ -5,11 +5,11 @@ import math
 import shlex
 import sys
 import tomllib
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import typer
 from rich.console import Console
@@ -19,16 +19,19 @@ from whimbrel.cli.output import Output
 from whimbrel.cli.progress import Terminal
 from whimbrel.cli.running import interruptible
 from whimbrel.errors import ConfigError, ExitCode, WhimbrelError
-from whimbrel.lab.accuracy import SuiteResult, run_accuracy
+from whimbrel.lab import peer_suite
+from whimbrel.lab import suite as suite_draws
+from whimbrel.lab.accuracy import run_accuracy
 from whimbrel.lab.bench import run_lab
+from whimbrel.lab.peer_suite import run_peers
 from whimbrel.lab.plan import plan
 from whimbrel.lab.results import exit_code
 from whimbrel.lab.scenario import default_scenario, read_scenario_file, scenario_from, scenario_toml
-from whimbrel.lab.suite import MINUTES, SEED
+from whimbrel.lab.suite import SEED
 from whimbrel.model.scenario import LabResult, Scenario
 
-SUITES = ("accuracy",)
-"""What `--suite` knows."""
+SUITES = {"accuracy": suite_draws.MINUTES, "peers": peer_suite.MINUTES}
+"""What `--suite` knows, and how many minutes each lasts unless told."""
 
 T = TypeVar("T")
 
@@ -91,7 +94,7 @@ def _lab(given: Mapping[str, Any]) -> None:
     if any(each is not None for each in asked):
         besides = [*(["scenario"] if files else []), *(["quick"] if quick else []), *over]
         suite = _asked(*asked, besides)
-        _accuracy(suite, Output.prepared(given["results"], given["json"]))
+        _play(suite, Output.prepared(given["results"], given["json"]))
     else:
         scenarios = _scenarios(files, over, quick=quick)
         _compare(scenarios, Output.prepared(given["results"], given["json"]))
@@ -111,6 +114,7 @@ def _compare(scenarios: list[Scenario], output: Output) -> None:
 class _Asked:
     """What is asked of a suite."""
 
+    suite: str
     minutes: float
     seed: int
 
@@ -129,13 +133,38 @@ def _asked(suite: str | None, minutes: float | None, seed: int | None, given: li
         raise ConfigError(f"--minutes must be more than 0, not {minutes:g}.")
     if seed is not None and seed < 0:
         raise ConfigError(f"--seed must not be less than 0, not {seed}.")
-    return _Asked(MINUTES if minutes is None else minutes, SEED if seed is None else seed)
+    lasts = SUITES[suite] if minutes is None else minutes
+    return _Asked(suite, lasts, SEED if seed is None else seed)
 
 
-def _accuracy(asked: _Asked, output: Output) -> None:
+def _play(asked: _Asked, output: Output) -> None:
+    if asked.suite == "peers":
+        _suite(run_peers, asked, output, output.write_peers, output.show_peers)
+    else:
+        _suite(run_accuracy, asked, output, output.write_suite, output.show_suite)
+
+
+class _Found(Protocol):
+    """What any suite yields."""
+
+    @property
+    def lab(self) -> LabResult:
+        """Every run."""
+
+
+F = TypeVar("F", bound=_Found)
+
+
+def _suite(
+    run: Callable[..., Coroutine[None, None, F]],
+    asked: _Asked,
+    output: Output,
+    write: Callable[[F], None],
+    show: Callable[[F], None],
+) -> None:
     terminal = Terminal(Console(stderr=True, highlight=False))
-    rescued: list[SuiteResult] = []
-    job = run_accuracy(
+    rescued: list[F] = []
+    job = run(
         terminal,
         seed=asked.seed,
         minutes=asked.minutes,
@@ -147,10 +176,11 @@ def _accuracy(asked: _Asked, output: Output) -> None:
             found = asyncio.run(_interruptible(job, terminal))
     finally:
         for each in rescued:
-            output.write_suite(each)
-            terminal.says(f"Results of {each.assessment.runs} moves: {output.report}")
-    output.show_suite(found)
-    output.write_suite(found)
+            write(each)
+            runs = sum(len(part.runs) for part in each.lab.scenarios)
+            terminal.says(f"Results of {runs} moves: {output.report}")
+    show(found)
+    write(found)
     Console(stderr=True).print(f"Results: {output.report}", soft_wrap=True, markup=False)
     if any(run.guest and not run.guest.intact for part in found.lab.scenarios for run in part.runs):
         raise typer.Exit(ExitCode.LAB)

@@ -1,5 +1,6 @@
 """Where the lab's results go: a folder, a further file if asked for, and the terminal."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -8,11 +9,14 @@ import typer
 from rich.console import Console
 
 from whimbrel.lab.accuracy import SuiteResult
+from whimbrel.lab.peer_suite import PeersResult
 from whimbrel.lab.results import (
+    peers_lab_document,
     prepare_folder,
     prepare_json,
     suite_document,
     write_json,
+    write_peers,
     write_results,
     write_suite,
     write_text,
@@ -20,7 +24,9 @@ from whimbrel.lab.results import (
 from whimbrel.model.scenario import LabResult
 from whimbrel.report.accuracy import summary, tables
 from whimbrel.report.document import json_text, lab_document
+from whimbrel.report.peers import peer_summary, peer_tables
 from whimbrel.report.table import footer
+from whimbrel.report.tables import Table
 from whimbrel.report.terminal import notes, rich_table, suite_table
 
 STANDARD_OUTPUT = Path("-")
@@ -63,20 +69,35 @@ class Output:
     def write_suite(self, found: SuiteResult) -> None:
         """Write every file of a suite; raises `LabError` or `ConfigError`."""
         write_suite(self.folder, found)
-        text = json_text(suite_document(found))
+        self._write_json(suite_document(found))
+
+    def write_peers(self, found: PeersResult) -> None:
+        """Write every file of a peers suite; raises `LabError` or `ConfigError`."""
+        write_peers(self.folder, found)
+        self._write_json(peers_lab_document(found))
+
+    def show_suite(self, found: SuiteResult) -> None:
+        """Print what a suite says of theory."""
+        self._show(tables(found.assessment), summary(found.assessment))
+
+    def show_peers(self, found: PeersResult) -> None:
+        """Print what a peers suite says, without where it was read."""
+        self._show(peer_tables(found.comparison)[:2], peer_summary(found.comparison))
+
+    def _write_json(self, document: Mapping[str, object]) -> None:
+        text = json_text(document)
         if self.json == STANDARD_OUTPUT:
             typer.echo(text, nl=False)
         elif self.json is not None:
             write_text(self.json, text)
 
-    def show_suite(self, found: SuiteResult) -> None:
-        """Print what a suite says of theory."""
+    def _show(self, found: Sequence[Table], said: Sequence[str]) -> None:
         console = Console(highlight=False, stderr=self.json == STANDARD_OUTPUT)
-        for table in tables(found.assessment):
+        for table in found:
             console.print()
             console.print(suite_table(table))
         console.print()
-        for line in summary(found.assessment):
+        for line in said:
             console.print(line, soft_wrap=True, markup=False)
 
     def show(self, result: LabResult) -> None:

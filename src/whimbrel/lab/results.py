@@ -12,10 +12,12 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from whimbrel.errors import ConfigError, ExitCode, LabError
 from whimbrel.lab.accuracy import SuiteResult
+from whimbrel.lab.peer_suite import PeersResult
 from whimbrel.model.outcome import Ending
 from whimbrel.model.scenario import LabResult, Run
 from whimbrel.model.units import MIB, format_size
@@ -23,6 +25,7 @@ from whimbrel.report.accuracy import accuracy_html, accuracy_markdown, assessmen
 from whimbrel.report.document import json_text, lab_document, series_document
 from whimbrel.report.images import Image
 from whimbrel.report.page import lab_page, picture
+from whimbrel.report.peers import peers_document, peers_html, peers_markdown
 from whimbrel.report.table import csv_text, markdown
 
 _OTHER_FILE = "Name another file with --json."
@@ -100,6 +103,35 @@ def write_suite(folder: Path, found: SuiteResult) -> None:
         _write(folder / "table.csv", csv_text(found.lab))
         section = accuracy_html(found.assessment, [_draw_suite(folder, found)])
         _write(folder / "report.html", lab_page(found.lab, (), section))
+
+
+def write_peers(folder: Path, found: PeersResult) -> None:
+    """Write what a peers suite yields: figures, tables, the page and its chart.
+
+    Raises:
+        LabError: A file could not be written.
+    """
+    with _explained(folder, LabError):
+        _write(folder / "lab.json", json_text(peers_lab_document(found)))
+        _write(folder / "peers.md", peers_markdown(found.comparison))
+        section = peers_html(found.comparison, [_draw_peers(folder, found)])
+        bare = replace(found.lab, scenarios=())  # its runs are no methods to be compared
+        _write(folder / "report.html", lab_page(bare, (), section))
+
+
+def peers_lab_document(found: PeersResult) -> dict[str, object]:
+    """Return every run, and the comparison under `peers` (docs/json.md)."""
+    return lab_document(found.lab) | {"peers": peers_document(found.comparison)}
+
+
+def _draw_peers(folder: Path, found: PeersResult) -> str:
+    from whimbrel.report.canvas import DARK, LIGHT  # noqa: PLC0415 - as below
+    from whimbrel.report.peer_chart import peers_chart  # noqa: PLC0415
+
+    light, dark = (peers_chart(found.comparison, theme) for theme in (LIGHT, DARK))
+    (folder / "peers.png").write_bytes(light)
+    (folder / "peers-dark.png").write_bytes(dark)
+    return picture(light, dark, "Everyone's time, downtime and bytes beside the reference")
 
 
 def suite_document(found: SuiteResult) -> dict[str, object]:

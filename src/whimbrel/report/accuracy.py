@@ -1,32 +1,16 @@
 """What a suite says of theory, as tables for a page, a terminal or a text, and as JSON."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from html import escape
 
 from whimbrel.model.plain import plain
 from whimbrel.model.units import format_time
+from whimbrel.report.tables import Table, tables_html, tables_markdown
 from whimbrel.report.words import NOTHING
 from whimbrel.theory.accuracy import Accuracy, Figure
 from whimbrel.theory.assessment import PROMISED, Assessment, Noise, Regret, Rival
 from whimbrel.theory.score import Errors, Verdicts
 
-
-@dataclass(frozen=True)
-class Table:
-    """One table.
-
-    Attributes:
-        title: What it shows.
-        note: How to read it, one or two sentences.
-        columns: The headings; every column but the first is right-aligned.
-        rows: Texts for every column.
-    """
-
-    title: str
-    note: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+_TITLE = "Theory next to practice"
 
 
 def tables(found: Assessment) -> tuple[Table, ...]:
@@ -63,30 +47,12 @@ def summary(found: Assessment) -> tuple[str, ...]:
 
 def accuracy_markdown(found: Assessment) -> str:
     """Return everything as Markdown."""
-    parts = ["# Theory next to practice", "", *(f"- {line}" for line in summary(found)), ""]
-    for table in tables(found):
-        rule = ["---", *["---:" for _ in table.columns[1:]]]
-        parts += [f"## {table.title}", "", table.note, ""]
-        parts += [_line(table.columns), _line(rule), *(_line(row) for row in table.rows), ""]
-    return "\n".join(parts)
+    return tables_markdown(_TITLE, summary(found), tables(found))
 
 
 def accuracy_html(found: Assessment, pictures: Sequence[str] = ()) -> str:
     """Return everything as one section of a page; `pictures` are figures made elsewhere."""
-    said = "".join(f"<li>{escape(line)}</li>" for line in summary(found))
-    parts = ["<section>", "<h1>Theory next to practice</h1>", f"<ul>{said}</ul>", *pictures]
-    for table in tables(found):
-        head = "".join(_cell("th", text, index) for index, text in enumerate(table.columns))
-        body = "\n".join(
-            "<tr>" + "".join(_cell("td", text, index) for index, text in enumerate(row)) + "</tr>"
-            for row in table.rows
-        )
-        parts.append(
-            f"<h2>{escape(table.title)}</h2>\n<p>{escape(table.note)}</p>\n"
-            f'<div class="wide"><table>\n<thead><tr>{head}</tr></thead>\n'
-            f"<tbody>\n{body}\n</tbody>\n</table></div>"
-        )
-    return "\n".join([*parts, "</section>"])
+    return tables_html(_TITLE, summary(found), tables(found), pictures)
 
 
 def assessment_document(found: Assessment) -> dict[str, object]:
@@ -124,15 +90,6 @@ def accuracy_figures(found: Accuracy) -> dict[str, object]:
 
 def _names() -> str:
     return ", ".join(method.value for method in PROMISED)
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
-def _cell(tag: str, text: str, index: int) -> str:
-    kind = ' class="number"' if index else ""
-    return f"<{tag}{kind}>{escape(text)}</{tag}>"
 
 
 def _forecast(found: Assessment) -> Table:

@@ -40,7 +40,7 @@ def lab_page(result: LabResult, images: Iterable[Image], first: str = "") -> str
         for index, part in enumerate(result.scenarios)
     ]
     body = [first, *sections, _definitions(), _machine(result.machine)]
-    names = ", ".join(part.scenario.name for part in result.scenarios)
+    names = ", ".join(part.scenario.name for part in result.scenarios) or "a suite"
     return _document(f"whimbrel lab: {names}", "\n".join(body))
 
 

@@ -7,7 +7,7 @@ from rich.text import Text
 
 from whimbrel.model.outcome import Ending
 from whimbrel.model.scenario import ScenarioResult
-from whimbrel.report import accuracy
+from whimbrel.report import tables
 from whimbrel.report.rows import Memory, Row, rows
 from whimbrel.report.table import COLUMNS
 from whimbrel.report.words import NOTHING
@@ -50,7 +50,7 @@ def rich_table(result: ScenarioResult, width: int = WIDE) -> Table:
     return table
 
 
-def suite_table(table: accuracy.Table) -> Table:
+def suite_table(table: tables.Table) -> Table:
     """Return one table of a suite."""
     title = Text(table.title, style="bold")
     made = Table(

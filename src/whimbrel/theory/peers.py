@@ -120,7 +120,8 @@ class Comparison:
         slower: The guest on which ours was slowest beside another; None: nothing to compare.
         rescued: Where ours completed and a product's default did not.
         lost: Where another completed and ours did not.
-        survey: Seconds that ours looked before a move, the median; in no other figure.
+        survey: Seconds that ours looked before a move, the median; in none of the figures above.
+        looked: The share of the best product's time where that is counted as well.
     """
 
     ours: str
@@ -131,6 +132,7 @@ class Comparison:
     rescued: tuple[Against, ...] = ()
     lost: tuple[Against, ...] = ()
     survey: float | None = None
+    looked: float | None = None
 
     @property
     def share(self) -> float | None:
@@ -176,6 +178,31 @@ def compare(
         rescued=tuple(each for each in pairs if each.ratio == 0 and each.peer in defaults),
         lost=tuple(each for each in pairs if each.ratio == math.inf),
         survey=_median(run.survey_time for p in parts for run in p.runs if run.preset == ours),
+        looked=_looked(ours, parts, found.get(ours, {}), reference, guests),
+    )
+
+
+def _looked(
+    ours: str,
+    parts: Sequence[ScenarioResult],
+    mine: Mapping[str, Trial],
+    reference: Mapping[str, Trial],
+    guests: Sequence[str],
+) -> float | None:
+    """Return the mean ratio of times with the time that ours looked before each move."""
+    took = {
+        guest: _median(
+            run.survey_time
+            for part in parts
+            for run in part.runs
+            if part.scenario.name == guest and run.preset == ours
+        )
+        for guest in guests
+    }
+    return _mean(
+        (mine[guest].seconds + (took[guest] or 0.0)) / reference[guest].seconds
+        for guest in guests
+        if mine and reference
     )
 
 
