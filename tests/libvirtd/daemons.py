@@ -116,6 +116,11 @@ class Libvirt:
         return f"qemu+unix:///system?socket={self.folder}/run/libvirt-sock"
 
     @property
+    def whimbrels(self) -> str:
+        """The same as people write it in whimbrel.toml."""
+        return self.uri.replace("qemu", "libvirt", 1)
+
+    @property
     def remote(self) -> str:
         """Libvirt's URI of it from within the lab's network."""
         return f"qemu+tcp://{self.lab.addresses[0]}/system"

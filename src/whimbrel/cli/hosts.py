@@ -71,7 +71,7 @@ async def _row(session: Session, host: Host, *, capabilities: bool) -> _Row:
     if seen.unreachable or not capabilities:
         return _Row(host, seen)
     try:
-        return _Row(host, seen, await session.hypervisor(host.name).lacking())
+        return _Row(host, seen, await session.lacking(host.name))
     except HostError as error:
         return _Row(host, replace(seen, unreachable=str(error)))
 

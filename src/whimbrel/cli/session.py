@@ -8,19 +8,25 @@ A host is connected when it is first asked, and all of them at the same time.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import TypeVar
+
+import typer
 
 from whimbrel.config import Config
 from whimbrel.config.readers import nearest
 from whimbrel.config.settled import HOW_TO_NAME
 from whimbrel.errors import ConfigError, HostError, HostUnreachable
 from whimbrel.hypervisors.connect import connect as hypervisor
+from whimbrel.hypervisors.connect import connect_libvirt, runs_libvirt
+from whimbrel.hypervisors.libvirt import LibvirtHost
+from whimbrel.hypervisors.libvirt import host_seen as libvirt_seen
 from whimbrel.hypervisors.qemu import ResidentHost
 from whimbrel.hypervisors.qemu.command_line import BINARY
-from whimbrel.model.inventory import Host
+from whimbrel.model.inventory import Capability, Host
 from whimbrel.model.overview import HOLDING, HostSeen, VmSeen, VmState, host_seen
+from whimbrel.model.uri import parse_uri
 from whimbrel.ports import Site
 from whimbrel.sites.connect import connect
 
@@ -41,6 +47,7 @@ class Session:
         self.config = config
         self._sites: dict[str, Site] = {}
         self._hypervisors: dict[str, ResidentHost] = {}
+        self._libvirts: dict[str, LibvirtHost] = {}
         self._kept = AsyncExitStack()
 
     @property
@@ -59,16 +66,38 @@ class Session:
         return self._sites[name]
 
     def hypervisor(self, name: str) -> ResidentHost:
-        """Return a host's hypervisor, of which nothing is asked yet."""
+        """Return a host's plain QEMU, of which nothing is asked yet.
+
+        `ConfigError` for an unknown name, and for a host that libvirt runs.
+        """
         if name not in self._hypervisors:
             self._hypervisors[name] = hypervisor(self.config.host(name), self.site(name))
         return self._hypervisors[name]
+
+    def libvirt(self, name: str) -> LibvirtHost:
+        """Return a host's libvirt, of which nothing is asked yet; `ConfigError` likewise."""
+        host = self.config.host(name)
+        if name not in self._libvirts:
+            place = parse_uri(host.uri)
+            if place.unguarded:
+                typer.echo(f"Host {name}: {UNGUARDED}", err=True)
+            site = self.site(name) if place.shell else None
+            self._libvirts[name] = connect_libvirt(host, site)
+        return self._libvirts[name]
+
+    async def lacking(self, name: str) -> Mapping[Capability, str]:
+        """Return why a host lacks what it lacks, whatever runs it."""
+        if runs_libvirt(self.config.host(name)):
+            return await self.libvirt(name).lacking()
+        return await self.hypervisor(name).lacking()
 
     async def close(self) -> None:
         """Undo what is held on the hosts, and end all connections; VMs go on."""
         await self._kept.aclose()
         held, self._hypervisors = self._hypervisors, {}
+        libvirts, self._libvirts = self._libvirts, {}
         sites, self._sites = self._sites, {}
+        await asyncio.gather(*(host.close() for host in libvirts.values()))
         await asyncio.gather(*(host.close() for host in held.values()))
         await asyncio.gather(*(site.close() for site in sites.values()))
 
@@ -102,6 +131,8 @@ class Session:
         host = self.config.host(name)
         try:
             async with asyncio.timeout(SEEN_WITHIN):
+                if runs_libvirt(host):
+                    return await libvirt_seen(self.libvirt(name))
                 site = self.site(name)
                 facts, vms = await asyncio.gather(
                     site.ask("facts", qemu=BINARY),
@@ -113,6 +144,11 @@ class Session:
             return HostSeen(name, unreachable=f"{name} did not answer within {SEEN_WITHIN:.0f} s.")
         return host_seen(name, facts, vms)
 
+
+UNGUARDED = (
+    "libvirt+tcp is for labs only: anybody may listen on the way, and anybody may come in. "
+    "Use libvirt+ssh or libvirt+tls."
+)
 
 NO_FILE = "There is no whimbrel.toml, neither here nor in your config folder."
 

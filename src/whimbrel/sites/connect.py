@@ -30,6 +30,11 @@ def shell(host: Host) -> Shell:
         form = nearest(host.uri)
         hint = f"Did you mean {form}? {error.hint}" if form else error.hint
         raise ConfigError(f"The uri of host {host.name} {error.what}", hint) from error
+    if not place.shell:
+        raise ConfigError(
+            f"Host {host.name} is reached through libvirt only: no shell leads there.",
+            f"Where SSH leads there too, write libvirt+ssh://{place.address}/system.",
+        )
     if place.address is None:
         return LocalShell(host.name)
     return SshShell(

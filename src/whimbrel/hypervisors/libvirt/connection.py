@@ -42,6 +42,13 @@ _THREADS = 32
 
 _CLOSES_WITHIN = 5.0
 
+_NOT_SUPPORTED = (
+    "NO_SUPPORT",
+    "ARGUMENT_UNSUPPORTED",
+    "CONFIG_UNSUPPORTED",
+    "OPERATION_UNSUPPORTED",
+)
+
 
 class NoSuchDomain(CommandRefused):
     """libvirt holds no VM of that name, or no more."""
@@ -125,6 +132,10 @@ class Connection:
         hypervisor = await self.call(self._handle.getVersion)
         return Versions(libvirt.getVersion(), daemon, hypervisor)
 
+    async def cores(self) -> int:
+        """Return the host's cores."""
+        return int((await self.call(self._handle.getInfo))[2])
+
     async def capabilities(self) -> str:
         """Return what libvirt says of the host, as its XML."""
         return await self.call(self._handle.getCapabilities)
@@ -134,10 +145,11 @@ class Connection:
         words = (None, None, machine, accelerator, 0)
         return await self.call(self._handle.getDomainCapabilities, *words)
 
-    async def free_memory(self) -> int:
-        """Return the host's free bytes, those of its caches included where it tells."""
+    async def memory(self) -> tuple[int, int]:
+        """Return the host's bytes of memory, and those free, its caches included."""
         told = await self.call(self._handle.getMemoryStats, -1, 0)
-        return 1024 * sum(int(told.get(each, 0)) for each in ("free", "buffers", "cached"))
+        free = sum(int(told.get(each, 0)) for each in ("free", "buffers", "cached"))
+        return 1024 * int(told.get("total", 0)), 1024 * free
 
     async def compare_cpu(self, xml: str, accelerator: str, machine: str | None) -> int:
         """Return 0 where a CPU cannot be had there, 1 for the same, 2 where more could be."""
@@ -199,9 +211,9 @@ class Connection:
             return NoSuchDomain(f"{self.name}: {words}")
         if number == libvirt.VIR_ERR_OPERATION_ABORTED:
             return Aborted(f"{self.name}: {words}")
-        if number in _broken():
+        if number in _numbers("RPC", "NO_CONNECT", "INVALID_CONN", "AUTH_FAILED"):
             return HostUnreachable(f"libvirt on host {self.name} is gone: {words}")
-        if number in _unknown():
+        if number in _numbers(*_NOT_SUPPORTED):
             return Unsupported(f"libvirt on host {self.name} cannot do that: {words}")
         return CommandRefused(f"libvirt on host {self.name} refused: {words}")
 
@@ -379,19 +391,5 @@ def _mask(flags: Iterable[str]) -> int:
     return mask
 
 
-def _broken() -> set[int]:
-    return {
-        libvirt.VIR_ERR_RPC,
-        libvirt.VIR_ERR_NO_CONNECT,
-        libvirt.VIR_ERR_INVALID_CONN,
-        libvirt.VIR_ERR_AUTH_FAILED,
-    }
-
-
-def _unknown() -> set[int]:
-    return {
-        libvirt.VIR_ERR_NO_SUPPORT,
-        libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED,
-        libvirt.VIR_ERR_CONFIG_UNSUPPORTED,
-        libvirt.VIR_ERR_OPERATION_UNSUPPORTED,
-    }
+def _numbers(*names: str) -> set[int]:
+    return {getattr(libvirt, f"VIR_ERR_{name}") for name in names}

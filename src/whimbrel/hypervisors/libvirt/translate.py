@@ -98,6 +98,7 @@ def lacking(versions: Versions) -> dict[Capability, str]:
 
 _NOT_REACHED = {
     Capability.RDMA: "whimbrel does not move by RDMA through libvirt",
+    Capability.RDMA_PIN_ALL: "whimbrel does not move by RDMA through libvirt",
     Capability.MPTCP: "libvirt's migration addresses have no word for MPTCP",
     Capability.FREE_PAGE_HINTS: "libvirt does not know virtio-balloon's free-page-hint",
     Capability.PAUSE_BEFORE_SWITCHOVER: "libvirt pauses before switchover and goes on by itself",
@@ -125,13 +126,14 @@ def _too_old(versions: Versions, daemon: int, hypervisor: int) -> str:
     if min(versions.daemon, versions.library) < daemon:
         here = "on that host" if versions.daemon < daemon else "on this machine"
         old = min(versions.daemon, versions.library)
-        return f"needs libvirt {_dotted(daemon)}; {here} it is {_dotted(old)}"
+        return f"needs libvirt {dotted(daemon)}; {here} it is {dotted(old)}"
     if versions.hypervisor < hypervisor:
-        return f"needs QEMU {_dotted(hypervisor)}; this is {_dotted(versions.hypervisor)}"
+        return f"needs QEMU {dotted(hypervisor)}; this is {dotted(versions.hypervisor)}"
     return ""
 
 
-def _dotted(number: int) -> str:
+def dotted(number: int) -> str:
+    """Return a version as people write it: 11003000 is 11.3.0."""
     return f"{number // 1000000}.{number // 1000 % 1000}.{number % 1000}"
 
 

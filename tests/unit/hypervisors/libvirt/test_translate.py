@@ -86,6 +86,7 @@ def test_what_no_libvirt_can_reach_is_missing_with_its_reason() -> None:
     missing = lacking(NEWEST)
     assert set(missing) == {
         Capability.RDMA,
+        Capability.RDMA_PIN_ALL,
         Capability.MPTCP,
         Capability.FREE_PAGE_HINTS,
         Capability.PAUSE_BEFORE_SWITCHOVER,
