@@ -12,6 +12,7 @@ from whimbrel.hypervisors.qemu.command_line import channel_name
 from whimbrel.hypervisors.qemu.migration import HANDSHAKE_WITHIN
 from whimbrel.hypervisors.qemu.storage import QemuStorage
 from whimbrel.hypervisors.qemu.translate import phase_of, recover_uri
+from whimbrel.model.migration import Phase
 from whimbrel.ports import Standing
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ _PAUSES_WITHIN = 3.0
 """Seconds for a destination to pause a post-copy whose connection was shut."""
 
 _TRY_AGAIN = 0.05
+
+_STANDS_WITHIN = 10.0
+"""Seconds for a QEMU to say how it stands; one that hangs is asked otherwise then."""
 
 _GONE_WITHIN = 2.0
 """Seconds between a connection's end and the process's, when a QEMU dies."""
@@ -91,15 +95,37 @@ class QemuMachine:
         return bool(answer["running"])
 
     async def standing(self) -> Standing:
-        """See `ports.Machine.standing`."""
+        """See `ports.Machine.standing`; also of a QEMU that waits for a page of the guest."""
         monitor = self.process.monitor
-        status = await monitor.execute("query-status")
-        move = await monitor.execute("query-migrate")
+        try:
+            async with asyncio.timeout(_STANDS_WITHIN):
+                status = await monitor.execute("query-status")
+                move = await monitor.execute("query-migrate")
+        except TimeoutError as error:
+            if await self._waits_for_memory():
+                reason = "it waits for memory of the guest that has not come"
+                return Standing(running=False, phase=Phase.POSTCOPY_PAUSED, reason=reason)
+            raise HostUnreachable(
+                f"{self.process.name}: QEMU does not answer.",
+                "See whether the process hangs or its host is overloaded.",
+            ) from error
         return Standing(
             running=bool(status["running"]),
             phase=phase_of(move.get("status", "none")),
             reason=str(move.get("error-desc", "")),
         )
+
+    async def _waits_for_memory(self) -> bool:
+        """Tell whether this is a destination whose post-copy is paused.
+
+        Its main loop answers nobody as soon as it needs a page that has not come. What it
+        refuses out of band tells: an address that is none, only when it is paused.
+        """
+        try:
+            await self.process.monitor.execute("migrate-recover", {"uri": "none:"}, urgent=True)
+        except CommandRefused as error:
+            return "can only be run when" not in error.what
+        return False
 
     async def resume(self) -> None:
         """See `ports.Machine.resume`."""

@@ -11,16 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from contextlib import suppress
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Self
 
-from whimbrel.errors import (
-    ConfigError,
-    HostError,
-)
+from whimbrel.errors import ConfigError, HostError, HostUnreachable
 from whimbrel.hypervisors.qemu.adopter import Adopter
 from whimbrel.hypervisors.qemu.command_line import (
     CONDUCT,
@@ -30,6 +26,7 @@ from whimbrel.hypervisors.qemu.command_line import (
 )
 from whimbrel.hypervisors.qemu.hypervisor import QemuHypervisor
 from whimbrel.hypervisors.qemu.machine import QemuMachine
+from whimbrel.hypervisors.qemu.mute import MuteMonitor, waits_for_memory
 from whimbrel.hypervisors.qemu.network_devices import taps
 from whimbrel.hypervisors.qemu.probe import Abilities, ask, probe_words
 from whimbrel.hypervisors.qemu.resident_process import Birth, Place, ResidentProcess
@@ -44,6 +41,8 @@ if TYPE_CHECKING:
     from whimbrel.model.inventory import MigrationAddress, Vm
     from whimbrel.model.method import PreparedMemory, Tuning
     from whimbrel.ports import Machine, Site
+
+_ANSWERS_WITHIN = 3.0
 
 _STALE = 60.0
 """Seconds after which a probe belongs to a whimbrel that was killed."""
@@ -166,7 +165,7 @@ class ResidentHost(QemuHypervisor):
         birth = Birth(found.pid, found.start)
         for held in list(self._held):
             if isinstance(held.process, ResidentProcess) and held.process.birth == birth:
-                if await _answers(held):
+                if await _connected(held):
                     return held
                 self._held.remove(held)
                 await held.process.close()
@@ -192,9 +191,20 @@ class ResidentHost(QemuHypervisor):
         return await super().send(machine, tuning, address)
 
     async def seek(self, name: str) -> QemuMachine | None:
-        """See `QemuHypervisor.seek`."""
+        """See `QemuHypervisor.seek`; also one that waits for its guest's memory, and is mute."""
         found = await self.resident(name)
-        return await self.find(name) if found is not None and found.alive else None
+        if found is None or not found.alive:
+            return None
+        try:
+            return await self.find(name)
+        except HostUnreachable:
+            threads = await self.site.ask("machine_threads", pid=found.pid)
+            if not waits_for_memory(threads):
+                raise
+        title, birth = f"{name} on {self.name}", Birth(found.pid, found.start)
+        monitor = MuteMonitor(title)
+        place = self._place(f"vms/{name}")
+        return QemuMachine(found.vm, ResidentProcess.mute(title, place, birth, monitor))
 
     async def remove(self, name: str) -> None:
         """End a VM whatever it does, and remove its folder; harmless where there is none."""
@@ -260,8 +270,13 @@ class ResidentHost(QemuHypervisor):
         )
 
 
-async def _answers(machine: QemuMachine) -> bool:
-    with suppress(HostError):
-        await machine.process.monitor.execute("query-status")
+async def _connected(machine: QemuMachine) -> bool:
+    """Tell whether its connection stands; a QEMU that hangs answers a new one even less."""
+    try:
+        async with asyncio.timeout(_ANSWERS_WITHIN):
+            await machine.process.monitor.execute("query-status")
+    except TimeoutError:
         return True
-    return False
+    except HostError:
+        return False
+    return True

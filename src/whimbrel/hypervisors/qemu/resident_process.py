@@ -124,6 +124,11 @@ class ResidentProcess:
         return await cls._connected(name, place, birth, sockets, GREETS_WITHIN)
 
     @classmethod
+    def mute(cls, name: str, place: Place, birth: Birth, monitor: Monitor) -> ResidentProcess:
+        """Return a process that takes no client, but can be ended."""
+        return cls(name, place, birth, monitor, _Watch(place.site, birth))
+
+    @classmethod
     async def _connected(
         cls,
         name: str,

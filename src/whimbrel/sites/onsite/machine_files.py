@@ -70,6 +70,15 @@ def probe_facts() -> dict[str, bool]:
     return {"rdma": devices.is_dir() and any(devices.iterdir()), "mptcp": mptcp}
 
 
+def machine_threads(pid: int) -> list[str]:
+    """Return the names of a process's threads; none when it is gone."""
+    found: list[str] = []
+    with contextlib.suppress(OSError):
+        tasks = Path(f"/proc/{pid}/task").iterdir()
+        found.extend((task / "comm").read_text().strip() for task in tasks)
+    return found
+
+
 def _within(place: str, name: str) -> Path:
     path = Path(place, name)
     if path == Path(place) or Path(place) not in path.parents or ".." in path.parts:
@@ -82,5 +91,6 @@ QUESTIONS = {
     "machine_file": machine_file,
     "machine_file_remove": machine_file_remove,
     "machine_image": machine_image,
+    "machine_threads": machine_threads,
     "probe_facts": probe_facts,
 }
