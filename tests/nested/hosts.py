@@ -120,20 +120,30 @@ class NestedHost:
         if self._draining is not None:
             await self._draining
 
-    async def run(self, *words: str, within: float = 120.0) -> str:
+    async def run(self, *words: str, given: bytes = b"", within: float = 120.0) -> str:
         """Run a command on it, which must succeed, and return what it printed."""
-        done = await self.tried(*words, within=within)
+        done = await self.tried(*words, given=given, within=within)
         errors = done.errors.decode(errors="replace")
         assert done.code == 0, f"{self.host.name}: {shlex.join(words)}: {errors}{self.said()}"
         return done.output.decode()
 
-    async def tried(self, *words: str, within: float = 120.0) -> Finished:
+    async def tried(self, *words: str, given: bytes = b"", within: float = 120.0) -> Finished:
         """Run a command on it, whatever its end."""
         way = shell(self.host)
         try:
-            return await way.run(words, within=within)
+            return await way.run(words, given=given, within=within)
         finally:
             await way.close()
+
+    async def limit_pinning(self, kibibytes: int) -> None:
+        """Let SSH in anew with this limit, without the capability that would lift it."""
+        config = self.host.identity.with_suffix(".sshd") if self.host.identity else ""
+        script = (
+            f"kill $(cat /run/sshd.pid); ulimit -l {kibibytes}; "
+            f"exec setpriv --bounding-set -ipc_lock --inh-caps -ipc_lock /usr/sbin/sshd -f {config}"
+        )
+        words = ["setsid", "--fork", "sh", "-c", f"({script}) </dev/null >/dev/console 2>&1"]
+        await self.run(*words)
 
     def said(self) -> str:
         """Return the end of what its console has seen."""
@@ -267,7 +277,7 @@ def _sshd(folder: Path, name: str) -> str:
 ListenAddress 10.0.2.15:22
 HostKey {folder}/{name}.host_key
 AuthorizedKeysFile {folder}/{name}.authorized
-PidFile none
+PidFile /run/sshd.pid
 StrictModes no
 UsePAM no
 PermitRootLogin prohibit-password

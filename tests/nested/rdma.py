@@ -20,4 +20,4 @@ async def remove_device(host: NestedHost, number: int = 1) -> None:
 
 def device(number: int = 1) -> str:
     """Return the device's name on a wire."""
-    return f"rxe{number - 1}"
+    return f"rxe{number}"

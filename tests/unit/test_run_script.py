@@ -27,13 +27,14 @@ REAL = [
 ]
 PROGRAMS = ["nsenter", "setpriv", "gcc", "busybox", "dpkg-deb", "zstd"]
 TO_MOVE = ["qemu-img"]
-TO_TEST = ["sshd", "ganesha.nfsd", "tgtd", "libvirtd", "virsh", "pkg-config"]
+TO_TEST = ["sshd", "ganesha.nfsd", "tgtd", "libvirtd", "virsh", "pkg-config", "depmod"]
 MODULES = [
     "qemu/block-iscsi.so",
     "ganesha/libfsalvfs.so",
     "libvirt/connection-driver/libvirt_driver_qemu.so",
     "libvirt/storage-backend/libvirt_storage_backend_iscsi.so",
     "libvirt.so",
+    "libibverbs/librxe-rdmav34.so",
 ]
 DEBIAN_12 = "ID=debian\nVERSION_ID=12\nVERSION_CODENAME=bookworm\n"
 UBUNTU = "ID=ubuntu\nVERSION_ID=22.04\nVERSION_CODENAME=jammy\n"
@@ -312,7 +313,9 @@ def test_tests_need_servers_besides(sandbox: Sandbox, command: str) -> None:
         (sandbox.libraries / module).unlink()
     sandbox.run(command)
     servers, libvirt = installs(sandbox.called())
-    assert servers.endswith(" install nfs-ganesha nfs-ganesha-vfs openssh-server pkg-config tgt")
+    assert servers.endswith(
+        " install ibverbs-providers kmod nfs-ganesha nfs-ganesha-vfs openssh-server pkg-config tgt"
+    )
     assert libvirt.endswith(
         " --target-release=bookworm-backports install libvirt-clients libvirt-daemon"
         " libvirt-daemon-driver-qemu libvirt-daemon-driver-storage-iscsi libvirt-dev"

@@ -23,6 +23,9 @@ _CLOCK_FLAGS = (
 )  # the last two: AMD, Intel
 _OTHERS = 0o077
 _LARGEST_BOOT_FILE = 1 << 29
+_CAP_IPC_LOCK = 14
+"""Who has this capability is held to no limit (capabilities(7)); linux/capability.h."""
+
 _HUGE_PAGES = Path("/sys/kernel/mm/hugepages")
 
 
@@ -95,6 +98,11 @@ def _huge_pages() -> dict[str, int]:
 
 
 def _memlock() -> int | None:
+    """Return how many bytes a VM may pin; None: as many as there are."""
+    for line in _text("/proc/self/status").splitlines():
+        key, _, value = line.partition(":")
+        if key == "CapEff" and int(value, 16) >> _CAP_IPC_LOCK & 1:
+            return None
     limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
     return None if limit == resource.RLIM_INFINITY else limit
 
