@@ -35,7 +35,7 @@ from whimbrel.practice.move import Request, move
 from whimbrel.sites.local import LocalShell
 from whimbrel.sites.site import OnSite
 
-MEMORY = 640 * MIB
+MEMORY = 768 * MIB
 MOVED = Load(fill=512 * MIB, pattern=Pattern.TEXT)
 BUSY = Load(fill=128 * MIB, pattern=Pattern.RANDOM, hot=96 * MIB, dirty_rate=1e12)
 BUDGETS = (None, 1.0, 0.5, 0.25)

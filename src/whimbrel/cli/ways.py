@@ -91,9 +91,7 @@ async def prepare_network(
     await session.hold(several_nics(*sites, vm, [each.address for each in further]))
 
 
-async def take_back(
-    session: Session, names: Iterable[str], tell: Callable[[str], object]
-) -> None:
+async def take_back(session: Session, names: Iterable[str], tell: Callable[[str], object]) -> None:
     """Take back what whimbrels that died have set up for several NICs, and tell of it."""
     for name, commands in (await sweep_nics(session.site(each) for each in names)).items():
         tell(f"{name}: taken back what a whimbrel that died had set up: {'; '.join(commands)}")
