@@ -164,7 +164,7 @@ async def _move(
             if repaired is None or repaired.runs_on is None:
                 raise
             raise MigrationError(f"{error.what} {repaired.last.sentence}") from error
-        if said.outcome.runs_on is None or said.left:
+        if (said.outcome.runs_on is None and not said.over) or said.left:
             repaired = await _anew(config, asked, said.outcome.reason, screen)
             return said if repaired is None else mended(said, repaired)
         return said
@@ -189,7 +189,7 @@ def mended(said: MoveSaid, repaired: Repaired) -> MoveSaid:
         reason=f"{before.reason}; recovered: {case.sentence}".strip("; "),
         runs_on=repaired.runs_on,
     )
-    return replace(said, outcome=outcome, left=())
+    return replace(said, outcome=outcome, left=(), over=case.over and not repaired.runs_on)
 
 
 async def _conducted(

@@ -84,9 +84,8 @@ def sentence(said: MoveSaid) -> str:
         Ending.TIMEOUT: "ran out of time",
         Ending.CANCELLED: "was called back",
     }.get(outcome.ending, "failed")
-    where = (
-        "Where it runs is not known." if outcome.runs_on is None else f"It runs on {said.source}."
-    )
+    unknown = "It runs nowhere." if said.over else "Where it runs is not known."
+    where = unknown if outcome.runs_on is None else f"It runs on {said.source}."
     why = outcome.reason.rstrip(".")
     return f"The move of {said.vm} to {said.destination} {ending}: {why}. {where}"
 

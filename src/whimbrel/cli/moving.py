@@ -65,6 +65,7 @@ async def carried_out(
         number=remember(record_of(journey, how, last, began), screen),
         encryption=journey.ruling.reason,
         left=last.moved.left,
+        over=last.moved.over,
     )
 
 

@@ -39,6 +39,7 @@ class MoveSaid:
         number: What the history calls it; None: it is not in there.
         encryption: How it travelled, and why.
         left: What could not be cleared away, one sentence each; the outcome's reason has them.
+        over: Whether the guest is known to run nowhere: it is lost.
     """
 
     vm: str
@@ -53,6 +54,7 @@ class MoveSaid:
     number: int | None = None
     encryption: str = ""
     left: tuple[str, ...] = ()
+    over: bool = False
 
 
 def move_document(said: MoveSaid) -> dict[str, object]:
