@@ -109,7 +109,7 @@ class NestedHost:
         self._draining = asyncio.create_task(self._drain(self._process, listening))
         async with asyncio.timeout(BOOTS_WITHIN):
             await listening.wait()
-        assert self._process.returncode is None, self.said()
+        assert "Server listening" in self.said(), f"{self.host.name} ended: {self.said()}"
 
     async def stop(self) -> None:
         """Pull its plug."""

@@ -1,4 +1,4 @@
-"""A third nested host that serves one folder by SMB 3 and by NFS, with the kernel's own clients.
+"""A third nested host that serves a folder by SMB 3, and one by NFS; clients are the kernel's own.
 
     SMB   Samba, multichannel on       //store/vms   mounted at /srv/smb
     NFS   the kernel's server          store:/           mounted at /srv/nfs
@@ -6,8 +6,6 @@
 Each client has wires of its own to the server, so `store` is another address on each; both see
 the same name, by which mounts are compared. What is served lies in the server's memory.
 """
-
-from collections.abc import Sequence
 
 from nested.hosts import NestedHost
 
@@ -27,7 +25,7 @@ smb ports = 445
 log file = /var/log/samba.log
 map to guest = never
 [vms]
-path = /srv/vms
+path = /srv/vms/smb
 read only = no
 strict locking = no
 """
@@ -37,6 +35,7 @@ async def serve(server: NestedHost, size: str = "600m") -> None:
     """Start both servers; returns when both answer."""
     await server.run("mkdir", "-p", "/srv/vms")
     await server.run("mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", "/srv/vms")
+    await server.run("mkdir", "/srv/vms/smb", "/srv/vms/nfs")
     interfaces = " ".join(
         f'"eth{number};capability=RSS,speed=1000000000"'
         for number in range(1, len(server.wires) + 1)
@@ -51,13 +50,13 @@ async def serve(server: NestedHost, size: str = "600m") -> None:
     await server.run("mkdir", "-p", "/var/lib/nfs/v4recovery", "/run/rpc_pipefs")
     await server.run("rpc.mountd", "--no-nfs-version", "3")
     options = "rw,sync,no_root_squash,no_subtree_check,fsid=0"
-    await server.run("exportfs", "-i", "-o", options, "10.0.0.0/8:/srv/vms")
+    await server.run("exportfs", "-i", "-o", options, "10.0.0.0/8:/srv/vms/nfs")
     await server.run("rpc.nfsd", "--no-nfs-version", "3", "--tcp", "--no-udp", "4")
 
 
-async def mount(client: NestedHost, addresses: Sequence[str], *, channels: int = 2) -> None:
-    """Mount both on a client that reaches the server at these addresses."""
-    await client.run("sh", "-c", f"echo {addresses[0]} {SERVER} >>/etc/hosts")
+async def mount(client: NestedHost, address: str, *, channels: int = 2) -> None:
+    """Mount both on a client that reaches the server at this address."""
+    await client.run("sh", "-c", f"echo {address} {SERVER} >>/etc/hosts")
     await client.run("modprobe", "-a", "cifs", "nfsv4")
     await client.run("mkdir", "-p", SMB, NFS)
     await _write(client, "/etc/whimbrel-smb", f"username=root\npassword={PASSWORD}\n")
