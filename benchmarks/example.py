@@ -25,7 +25,9 @@ README = ROOT / "README.md"
 BEGIN, END = "<!-- move: begin -->\n", "<!-- move: end -->"
 LOAD = Load(fill=700 * MIB, pattern=Pattern.TEXT, hot=32 * MIB, dirty_rate=8.0 * MIB)
 WORDS = (["plan", "db", "--to", "b"], ["move", "db", "--to", "b"])
-WIDTH = "112"
+WIDTH = "150"
+RATE = 125e6
+"""Bytes per second of the link."""
 
 
 def processor() -> str:
@@ -45,7 +47,7 @@ async def typed(at: Person, words: list[str]) -> str:
 
 async def example() -> str:
     """Return the README's part."""
-    async with person(rate=125e6) as at:
+    async with person(rate=RATE) as at:
         at.environment["COLUMNS"] = WIDTH
         await at.up("db", memory=1024 * MIB, load=LOAD)
         shown = [await typed(at, words) for words in WORDS]
