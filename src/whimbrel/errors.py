@@ -5,6 +5,7 @@
     ├── NoFeasiblePlan            no candidate can complete; reasons kept           3
     ├── HostError                 a host or its hypervisor failed                   6
     │   ├── HostUnreachable       no connection, or it broke
+    │   │   └── MachineEnded      because the process that held the VM has ended
     │   ├── CommandRefused        the hypervisor said no to a command
     │   ├── ProtocolError         it answered what we cannot read
     │   ├── Unsupported           it lacks a capability that was asked for
@@ -74,6 +75,10 @@ class HostError(WhimbrelError):
 
 class HostUnreachable(HostError):
     """A connection could not be made, or broke."""
+
+
+class MachineEnded(HostUnreachable):
+    """The process that held a VM has ended, for sure."""
 
 
 class CommandRefused(HostError):

@@ -138,7 +138,8 @@ class Reception(Protocol):
     async def listen_again(self) -> MigrationAddress:
         """Let go of a dead connection of post-copy, and wait for it to be taken up again.
 
-        Returns where. `CommandRefused` when no post-copy has lost its connection.
+        Returns where. `CommandRefused` when no post-copy has lost its connection;
+        `MachineEnded` when the destination has, for good.
         """
 
 

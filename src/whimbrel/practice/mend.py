@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, Protocol
 
-from whimbrel.errors import HostError
+from whimbrel.errors import HostError, MachineEnded
 from whimbrel.model.inventory import MigrationAddress
 from whimbrel.model.journal import Step
 from whimbrel.model.migration import Event, Observation, Phase, PhaseChange
@@ -115,6 +115,9 @@ class Mender:
         while True:
             try:
                 await self._migration.resume(await self._reception.listen_again())
+            except MachineEnded as error:
+                self.gave_up = f"the post-copy cannot be taken up again: {error.what}"
+                return
             except HostError as error:
                 self._trouble = error.what
             else:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 import pytest
 
 from unit.practice.fakes import VM, FakeMachine, FakeMigration, FakeReception
-from whimbrel.errors import HostUnreachable
+from whimbrel.errors import HostUnreachable, MachineEnded
 from whimbrel.model.inventory import MigrationAddress
 from whimbrel.model.migration import Observation, Phase, PhaseChange
 from whimbrel.practice import mend
@@ -46,6 +46,23 @@ async def settled() -> None:
 
 def sent(at: float, transferred: int) -> Observation:
     return Observation(at, Phase.POSTCOPY, transferred)
+
+
+class Gone(FakeReception):
+    """A destination whose process has ended."""
+
+    async def listen_again(self) -> MigrationAddress:
+        self.listens += 1
+        raise MachineEnded("it was killed")
+
+
+async def test_a_post_copy_whose_destination_has_ended_is_given_up_at_once() -> None:
+    reception = Gone(FakeMachine(VM))
+    mender = Mender(Link(FakeMachine(VM), []), reception, Record(Unwritten()))
+    mender.hear(PhaseChange(Phase.POSTCOPY_PAUSED, 1.0, "the connection broke"))
+    await settled()
+    assert "it was killed" in mender.gave_up
+    assert reception.listens == 1
 
 
 async def test_a_post_copy_that_goes_silent_is_paused() -> None:

@@ -6,7 +6,13 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from whimbrel.errors import CommandRefused, ConfigError, HostError, HostUnreachable
+from whimbrel.errors import (
+    CommandRefused,
+    ConfigError,
+    HostError,
+    HostUnreachable,
+    MachineEnded,
+)
 from whimbrel.hypervisors.qemu import encryption
 from whimbrel.hypervisors.qemu.command_line import channel_name
 from whimbrel.hypervisors.qemu.migration import HANDSHAKE_WITHIN
@@ -164,6 +170,14 @@ class QemuReception:
 
     async def listen_again(self) -> MigrationAddress:
         """See `ports.Reception.listen_again`; on the port that it had, which is known to all."""
+        try:
+            return await self._listening_again()
+        except HostUnreachable as error:
+            if await self.machine.process.ends_within(_GONE_WITHIN):
+                raise MachineEnded(f"The destination's QEMU is gone: {error.what}") from error
+            raise
+
+    async def _listening_again(self) -> MigrationAddress:
         clock = asyncio.get_running_loop().time
         until = clock()
         with suppress(CommandRefused):  # it may have noticed by itself
