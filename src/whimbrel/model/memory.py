@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from whimbrel.model.method import Compression, StreamKind, Tuning
+from whimbrel.model.method import Compression, StreamKind, Transport, Tuning
 from whimbrel.model.units import PAGE
 
 V = TypeVar("V")
@@ -147,6 +147,8 @@ class LinkProfile:
         error: Uncertainty of the goodput.
         in_flight: Bytes written and not yet received while the link is busy, by number of
             TCP streams; what waits so must drain within the downtime. Empty: none.
+        rdma: Bytes per second by RDMA between devices of the hardware; None: there are none, and
+            RDMA is emulated over what carries TCP.
         multipath: Likewise for streams that MPTCP spreads over all NICs; None: there is one
             NIC, or MPTCP joins none.
     """
@@ -156,6 +158,7 @@ class LinkProfile:
     error: float = 0.0
     in_flight: Mapping[int, float] = field(default_factory=dict)
     multipath: "LinkProfile | None" = None
+    rdma: float | None = None
 
     def in_flight_for(self, streams: int) -> float:
         """Return what waits in the buffers of the measured stream count nearest to `streams`."""
@@ -203,6 +206,8 @@ class HostProfile:
         restore_speed: Raw bytes per second and core that are restored from compressed ones.
         encrypting: What it costs to send through TLS.
         decrypting: What it costs to receive through TLS.
+        pin_seconds: Seconds to pin one page for RDMA and tell the device of it; assumed, not
+            measured.
         sync_seconds: Seconds per GiB of guest memory to synchronise the dirty bitmap.
         start_seconds: To start a hypervisor that waits for the guest, its memory apart.
         setup_seconds: From the request until memory begins to flow.
@@ -228,6 +233,7 @@ class HostProfile:
     restore_speed: Mapping[Compression, float] = field(default_factory=dict)
     encrypting: CipherCost = CipherCost()
     decrypting: CipherCost = CipherCost()
+    pin_seconds: float = 0.25e-6
     sync_seconds: float = 0.0003
     start_seconds: float = 0.05
     setup_seconds: float = 0.01
@@ -270,8 +276,13 @@ class Survey:
     pace: Mapping[StreamKind, float] = field(default_factory=dict)
 
     def along(self, tuning: Tuning) -> "Survey":
-        """Return the survey whose link is the one that a tuning uses: one NIC, or all of them."""
-        every = self.link.multipath
+        """Return the survey whose link is the one that a tuning uses.
+
+        That is one NIC, all of them, or the RDMA devices.
+        """
+        rdma, every = self.link.rdma, self.link.multipath
+        if tuning.transport is Transport.RDMA and rdma is not None:
+            return replace(self, link=replace(self.link, goodput={1: rdma}, in_flight={}))
         return replace(self, link=every) if tuning.multipath and every is not None else self
 
 

@@ -136,6 +136,8 @@ class Tuning:
         free_page_hints: Do not send memory that the guest's kernel calls free.
         encrypted: Send it through TLS, with what the `MigrationAddress` brings for it.
         multipath: Spread each connection over all NICs that both hosts share (MPTCP, RFC 8684).
+        pin_all: By RDMA, pin and register all memory before the first page, not piece by piece
+            as pages are sent; zero pages are then sent like any other (migration/rdma.c).
         pause_before_switchover: Stand still before switchover until `Proceed`, so that what
             travels beside memory can be made whole.
     """

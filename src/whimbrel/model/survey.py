@@ -62,6 +62,8 @@ class LinkReading:
             direction; the goodput is what they leave.
         in_flight: Bytes written and not yet received while the link is busy, by number of
             streams.
+        rdma: Bytes per second that the RDMA devices at both ends say they carry; None: there are
+            none, or they are emulated, and share what the link carries.
         multipath: What was found of all NICs together, over MPTCP; None: there is one NIC.
         notes: What a person should know of it; whole sentences.
     """
@@ -73,6 +75,7 @@ class LinkReading:
     other_traffic: float = 0.0
     in_flight: Mapping[int, float] = field(default_factory=dict)
     multipath: "LinkReading | None" = None
+    rdma: float | None = None
     notes: tuple[str, ...] = ()
 
 

@@ -19,6 +19,7 @@ from typing import Protocol
 
 import numpy as np
 
+from whimbrel.errors import WhimbrelError
 from whimbrel.model.memory import HostProfile, LinkProfile, MemoryProfile, Survey
 from whimbrel.model.method import Codec, Compression
 from whimbrel.model.survey import Depth, HostFacts, LinkReading, Surveyed
@@ -181,7 +182,11 @@ async def _probed(subject: Subject, effort: Effort) -> LinkReading | None:
     found = await subject.link.probe(streams, effort.probe)
     if subject.together is None:
         return found
-    return replace(found, multipath=await subject.together.probe(streams, effort.probe))
+    try:
+        return replace(found, multipath=await subject.together.probe(streams, effort.probe))
+    except WhimbrelError as error:
+        note = f"All NICs together are not used, since they could not be probed. {error.what}"
+        return replace(found, notes=(*found.notes, note))
 
 
 def _link(subject: Subject, reading: LinkReading | None) -> LinkProfile:
@@ -201,6 +206,7 @@ def _measured(assumed: LinkProfile, reading: LinkReading) -> LinkProfile:
         latency=reading.latency,
         error=reading.error,
         in_flight=reading.in_flight,
+        rdma=reading.rdma,
         multipath=None,
     )
 

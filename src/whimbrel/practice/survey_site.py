@@ -27,6 +27,9 @@ WARM_UP = 0.2
 SPREAD = 0.008
 """Relative error of a probe at least, however alike its parts are: it is not the move itself."""
 
+RDMA_PAYLOAD = 0.94
+"""Share of a device's rate that is payload: RoCE v2 takes 82 bytes around each 1024 or more."""
+
 _LONGER = 60.0
 """Seconds that a probe may take longer than it measures."""
 
@@ -206,8 +209,19 @@ class SiteLink:
             nominal=now.nominal,
             other_traffic=self._before.others(now),
             in_flight={count: one["buffered"] for count, one in found.items()},
+            rdma=await self._rdma(),
             notes=() if self._mptcp else bonds(await self._source.ask("interfaces"), self._ways[0]),
         )
+
+    async def _rdma(self) -> float | None:
+        """Return what the RDMA devices on the way carry; None where one end has none."""
+        ends = ((self._source, self._ways[0]), (self._destination, self._address))
+        rates = [
+            rdma_rate(await site.ask("rdma_ports"), await site.ask("interfaces"), address)
+            for site, address in ends
+        ]
+        known = [rate for rate in rates if rate is not None]
+        return min(known) if len(known) == len(ends) else None
 
     async def _measured(self, streams: int, seconds: float) -> dict[str, float]:
         settings: dict[str, Any] = {
@@ -260,6 +274,21 @@ async def _carried(site: Site, addresses: Sequence[str]) -> Carried:
     interfaces = await site.ask("interfaces")
     counters = await site.ask("counters")
     return carried_from(interfaces, counters, addresses)
+
+
+def rdma_rate(
+    ports: Sequence[Mapping[str, Any]], interfaces: Mapping[str, Any], address: str
+) -> float | None:
+    """Return the bytes per second of payload by RDMA over the NIC that has an address.
+
+    None where it has no active device, or one that is emulated and says nothing of its rate.
+    """
+    for port in ports:
+        own = interfaces.get(port["interface"], {"addresses": ()})["addresses"]
+        mine = address in {each.partition("/")[0] for each in own}
+        if mine and port["active"] and not port["software"] and port["rate"]:
+            return float(port["rate"]) * RDMA_PAYLOAD
+    return None
 
 
 def bonds(interfaces: Mapping[str, Any], address: str) -> tuple[str, ...]:

@@ -49,6 +49,13 @@ CHANNEL_RECORDS = 1 + 1 / PACKET_PAGES
 """Likewise in multifd: each page, and each packet's header."""
 
 
+CHUNK_PAGES = 256
+"""Pages of a chunk that RDMA pins at once: 1 MiB (rdma.c, RDMA_REG_CHUNK_SHIFT)."""
+
+COMPLETION = 10e-6
+"""Seconds until a card says that a write is complete; of the order that cards have."""
+
+
 @dataclass(frozen=True)
 class PageCost:
     """What one page costs, each of shape (D,).
@@ -105,6 +112,8 @@ class Costs:
 
 def costs(survey: Survey, tuning: Tuning, rules: QemuRules, draws: Draws) -> Costs:
     """Return what pages cost when no bandwidth limit is in force."""
+    if tuning.transport is Transport.RDMA:
+        return _by_rdma(survey, tuning, draws)
     if tuning.channels is None:
         return _plain(survey, tuning, draws)
     return _channels(survey, tuning, rules, draws, tuning.channels)
@@ -185,13 +194,59 @@ def _cipher(
     return size / cipher.speed + records * cipher.record_seconds
 
 
+def pinning(survey: Survey, tuning: Tuning) -> float:
+    """Return the seconds that both ends pin all memory before the first page; 0: they do not."""
+    return max(_pin(survey)) * survey.memory.pages if tuning.pin_all else 0.0
+
+
+def _pin(survey: Survey) -> tuple[float, float]:
+    """Return the seconds to pin a page at the source and, touched by it, at the destination."""
+    here, there = survey.source, survey.destination
+    return here.pin_seconds, there.pin_seconds + there.touch_seconds
+
+
+def _by_rdma(survey: Survey, tuning: Tuning, draws: Draws) -> Costs:
+    """Return what pages cost by RDMA (migration/rdma.c, qemu_rdma_write_one).
+
+    Without pin-all a chunk is pinned when the first page of it is sent: the source asks for
+    that on the same queue as its writes, so the link waits meanwhile. A chunk of zeros that is
+    not pinned yet is told in one message; zero pages beside others are sent like any other.
+    A second write into a chunk waits for the first to complete.
+    """
+    hardware = survey.link.rdma is not None
+    here, there = survey.source, survey.destination
+    source = (
+        np.full(draws.count, here.zero_seconds)
+        if hardware
+        else np.full(draws.count, here.copy_seconds)
+    )
+    source = source * draws.source_cost
+    receive = (0.0 if hardware else there.receive_seconds) * draws.destination_cost
+    again = COMPLETION if hardware else survey.link.latency
+    asking = 0.0 if tuning.pin_all else survey.link.latency / CHUNK_PAGES + max(_pin(survey))
+    page = _cost(draws.goodput, PAGE, source, receive)
+    first = replace(page, seconds=page.seconds + asking * draws.destination_cost)
+    alone = np.zeros(draws.count) if tuning.pin_all else np.full(draws.count, draws.untouched)
+    scan = _zero_scan(survey, draws)
+    told = PageCost(
+        scan + survey.link.latency / CHUNK_PAGES, np.zeros(draws.count), np.zeros(draws.count)
+    )
+    return Costs(
+        first=first,
+        later=replace(page, seconds=page.seconds + again),
+        difference=page,
+        zero=blended(first, told, alone),
+        zero_cpu=scan,
+        source_cpu=source,
+        destination_cpu=receive,
+    )
+
+
 def _plain(survey: Survey, tuning: Tuning, draws: Draws) -> Costs:
-    # RDMA registers memory and writes it from the card: no stage of copying at either end.
-    copied = 0.0 if tuning.transport is Transport.RDMA else 1.0
     whole = PAGE_HEADER + PAGE
     here, there = survey.source, survey.destination
-    send = copied * here.copy_seconds + _cipher(here.encrypting, tuning, whole, PLAIN_RECORDS)
-    place = copied * there.receive_seconds + _cipher(there.decrypting, tuning, whole, PLAIN_RECORDS)
+    send = here.copy_seconds + _cipher(here.encrypting, tuning, whole, PLAIN_RECORDS)
+    place = there.receive_seconds + _cipher(there.decrypting, tuning, whole, PLAIN_RECORDS)
     source = send * draws.source_cost
     receive = place * draws.destination_cost
     touched = receive + _touch(survey, tuning) * draws.destination_cost

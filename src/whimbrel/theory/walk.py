@@ -30,7 +30,7 @@ from whimbrel.theory.precopy import (
     looks_every,
     synchronise,
 )
-from whimbrel.theory.rates import PACKET, Costs, PageCost, blended, costs, limited
+from whimbrel.theory.rates import PACKET, Costs, PageCost, blended, costs, limited, pinning
 from whimbrel.theory.rules import DEFAULT_BANDWIDTH_LIMIT, ITERATION, QemuRules
 from whimbrel.theory.switchover import switch_over
 from whimbrel.theory.throttling import STRONGEST, Throttle, evaluated, next_forced_sync
@@ -105,7 +105,8 @@ class Walk:
         plain = replace(tuning, channels=None, compression=None)
         self.plain: Costs = costs(job.survey, plain, job.rules, self.draws)
         self.active: Ints = np.arange(count)
-        start = job.survey.source.setup_seconds * self.draws.source_cost
+        setup = job.survey.source.setup_seconds + pinning(job.survey, tuning)
+        start = setup * self.draws.source_cost
         self.begun: Floats = start
         self.begun_at = float(start[0])
         self.pulling: Pulling | None = None
