@@ -24,7 +24,7 @@ from whimbrel.lab.image import build_image
 from whimbrel.lab.kernel import find_kernel
 from whimbrel.lab.stage import End, Stage, stage
 from whimbrel.model.method import Codec, Compression, Tuning
-from whimbrel.model.migration import Decision, Event, Phase, PhaseChange
+from whimbrel.model.migration import ENDS, Decision, Event, Phase, PhaseChange
 from whimbrel.model.scenario import AcceleratorChoice, GuestSpec, LinkSpec, Load, Pattern, Scenario
 from whimbrel.model.units import MIB, format_rate
 from whimbrel.ports import Machine
@@ -38,7 +38,7 @@ from whimbrel.sites.site import OnSite
 MEMORY = 768 * MIB
 MOVED = Load(fill=512 * MIB, pattern=Pattern.TEXT)
 BUSY = Load(fill=128 * MIB, pattern=Pattern.RANDOM, hot=96 * MIB, dirty_rate=1e12)
-BUDGETS = (None, 1.0, 0.5, 0.25)
+BUDGETS = (None, 0.5, 0.25)
 LINK = 25e6
 
 
@@ -54,7 +54,10 @@ class Looking:
     def happened(self, event: Event) -> None:
         """See `Watcher`."""
         if isinstance(event, PhaseChange):
-            (self.flowing if event.phase is Phase.PRECOPY else self.over).set()
+            if event.phase is Phase.PRECOPY:
+                self.flowing.set()
+            elif event.phase is Phase.SWITCHOVER or event.phase in ENDS:
+                self.over.set()
 
     def decided(self, decision: Decision) -> None:
         """See `Watcher`."""

@@ -10,7 +10,8 @@ from whimbrel.model.outcome import Ending
 from whimbrel.model.prediction import Prediction
 from whimbrel.model.record import MoveRecord
 from whimbrel.model.scenario import LabResult, Run, Scenario
-from whimbrel.model.units import format_link, format_size, format_time
+from whimbrel.model.units import format_size, format_time
+from whimbrel.report.words import describe_link
 from whimbrel.store import Store
 from whimbrel.theory.calibrate import LAST
 
@@ -35,10 +36,10 @@ class Terminal(LiveLine):
 
     def scenario_begins(self, scenario: Scenario, moves: int) -> None:
         """See `Audience`."""
-        rate = "unlimited" if scenario.link.rate is None else format_link(scenario.link.rate)
+        link = describe_link(scenario.link)
         memory, fill = scenario.guest.memory, scenario.guest.redline.fill
         text = f"{scenario.name}: {moves} moves of a {format_size(memory)} VM, "
-        text += f"{format_size(fill)} of it redlined, over a link of {rate}"
+        text += f"{format_size(fill)} of it redlined, link {link}"
         self.deadline = scenario.timeout
         self.say(text, "bold")
 

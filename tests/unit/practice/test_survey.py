@@ -1,10 +1,11 @@
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from whimbrel.errors import Unsupported
+from whimbrel.errors import HostError, Unsupported
 from whimbrel.hypervisors.simulated.inspect import SimulatedInspection
 from whimbrel.model.memory import DirtyCurve, MemoryProfile, PageClass
 from whimbrel.model.method import Codec, Compression
@@ -45,6 +46,23 @@ class Unreadable(SimulatedInspection):
 
     async def look(self, pages: Sequence[int]) -> Look:
         raise Unsupported("Not here.")
+
+
+class Broken:
+    """NICs that MPTCP does not join."""
+
+    async def probe(self, streams: Sequence[int], seconds: float) -> LinkReading:
+        raise HostError("Nothing arrives.")
+
+
+async def test_nics_that_cannot_be_probed_together_are_told_and_not_used() -> None:
+    subject = Subject(SimulatedInspection(GUEST), Wire(), streams=(1,))
+    joined = await survey(replace(subject, together=Wire()), Depth.QUICK)
+    assert joined.survey.link.multipath is not None
+    broken = await survey(replace(subject, together=Broken()), Depth.QUICK)
+    assert broken.survey.link.multipath is None
+    assert broken.survey.link.goodput == joined.survey.link.goodput
+    assert any("Nothing arrives." in note for note in broken.notes)
 
 
 async def test_a_survey_finds_what_the_guest_was_made_of() -> None:
