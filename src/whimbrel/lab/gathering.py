@@ -117,4 +117,15 @@ def _without_tracks(part: ScenarioResult) -> ScenarioResult:
 
 
 def _joined(before: LabResult, after: LabResult) -> LabResult:
-    return replace(before, scenarios=(*before.scenarios, *after.scenarios))
+    """Return both; a scenario that was gone on with on other hosts is still one."""
+    last, (first, *others) = before.scenarios[-1], after.scenarios
+    parts: tuple[ScenarioResult, ...] = (last, first)
+    if last.scenario == first.scenario:
+        parts = (replace(last, runs=(*last.runs, *first.runs)),)
+    machine = before.machine
+    told = {each: None for text in (before, after) for each in text.machine.hypervisor.split("; ")}
+    return replace(
+        before,
+        machine=replace(machine, hypervisor="; ".join(told)),
+        scenarios=(*before.scenarios[:-1], *parts, *others),
+    )

@@ -13,7 +13,8 @@ from functools import partial
 
 import numpy as np
 
-from whimbrel.lab import tunnel
+from whimbrel.errors import WhimbrelError
+from whimbrel.lab import libvirts, tunnel
 from whimbrel.lab.audience import Audience, Nobody
 from whimbrel.lab.bench import run_lab
 from whimbrel.lab.gathering import Clock, Gathering, in_turn
@@ -24,7 +25,8 @@ from whimbrel.lab.plan import Carry, Planned, carried
 from whimbrel.lab.stage import End, Stage
 from whimbrel.lab.suite import SEED
 from whimbrel.lab.tunnel import TunnelledHost, tunnels
-from whimbrel.model.method import Method, tuning_for
+from whimbrel.lab.virsh import by_virsh
+from whimbrel.model.method import Method, Tuning, tuning_for
 from whimbrel.model.scenario import LabResult, Scenario
 from whimbrel.practice.move import Moved, Request, Watcher, move
 from whimbrel.theory.peers import Comparison, compare
@@ -91,8 +93,15 @@ async def run_peers(
 
     async def play(scenario: Scenario) -> None:
         order = [presets[place] for place in generator.permutation(len(presets))]
-        planning = partial(planned_for, order)
-        await run_lab([scenario], gathering, command, past=gathering.records, planning=planning)
+        hindrance = await _by_libvirt(scenario, order, gathering, command)
+        rest = [each for each in order if hindrance or not each.way.by_libvirt]
+        await run_lab(
+            [scenario],
+            gathering,
+            command,
+            past=gathering.records,
+            planning=partial(planned_for, rest, hindrance=hindrance),
+        )
 
     await in_turn(
         peer_scenarios(seed, time_allowed(minutes)) if scenarios is None else scenarios,
@@ -105,36 +114,76 @@ async def run_peers(
     return found()
 
 
-def planned_for(presets: Sequence[Preset], scenario: Scenario) -> tuple[Planned, ...]:
-    """Return the moves of one guest, those of products first, in the order of `presets`."""
+async def _by_libvirt(
+    scenario: Scenario, presets: Sequence[Preset], gathering: Gathering, command: str
+) -> str:
+    """Make the moves that need libvirt, on hosts that it runs; return why it cannot be had."""
+    by_libvirt = [each for each in presets if each.way.by_libvirt]
+    if hindrance := libvirts.lacking():
+        return hindrance
+    if not by_libvirt:
+        return ""
+    try:
+        await run_lab(
+            [scenario],
+            gathering,
+            command,
+            past=gathering.records,
+            planning=partial(planned_for, by_libvirt),
+            staging=libvirts.libvirt_stage,
+        )
+    except WhimbrelError as error:  # the others can do without it
+        return error.what
+    gathering.turn_over()
+    return ""
+
+
+def planned_for(
+    presets: Sequence[Preset], scenario: Scenario, *, hindrance: str = ""
+) -> tuple[Planned, ...]:
+    """Return the moves of one guest, those of products first, in the order of `presets`.
+
+    Args:
+        presets: Who moves it.
+        scenario: The guest.
+        hindrance: Why nothing can be moved by libvirt; empty where it can.
+    """
     ordered = sorted(presets, key=lambda preset: preset.way is Way.WHIMBREL)
     return tuple(
-        _planned(preset, scenario, number, len(ordered))
+        Planned(
+            method=preset.method,
+            tuning=_tuning(preset, scenario),
+            repeat=1,
+            number=number,
+            of=len(ordered),
+            preset=preset.peer.name,
+            carry=_carry(preset, scenario),
+            hindrance=_hindrance(preset, hindrance),
+        )
         for number, preset in enumerate(ordered, start=1)
     )
 
 
-def _planned(preset: Preset, scenario: Scenario, number: int, of: int) -> Planned:
-    ours = preset.method is Method.AUTO
-    return Planned(
-        method=preset.method,
-        tuning=tuning_for(Method.AUTO, scenario.settings) if ours else preset.tuning(scenario),
-        repeat=1,
-        number=number,
-        of=of,
-        preset=preset.peer.name,
-        carry=_carry(preset, scenario),
-        hindrance=_hindrance(preset),
-    )
+def _tuning(preset: Preset, scenario: Scenario) -> Tuning:
+    """Return what is set; for `auto` what its choice begins from."""
+    if preset.method is not Method.AUTO:
+        return preset.tuning(scenario)
+    tuning = tuning_for(Method.AUTO, scenario.settings)
+    # libvirt does not know the device by which a guest tells what is free.
+    return tuning if preset.way is Way.WHIMBREL else replace(tuning, free_page_hints=False)
 
 
-def _hindrance(preset: Preset) -> str:
+def _hindrance(preset: Preset, without_libvirt: str) -> str:
     if preset.way is Way.SSH:
         return tunnel.lacking()
-    return "the lab holds no libvirtd" if preset.way.by_libvirt else ""
+    return without_libvirt if preset.way.by_libvirt else ""
 
 
 def _carry(preset: Preset, scenario: Scenario) -> Carry:
+    if preset.way is Way.VIRSH:
+        return partial(by_virsh, preset.flags)
+    if preset.way is Way.LIBVIRT:
+        return libvirts.when_built
     if preset.habit is None:
         return carried
     conduct = partial(_conducted, preset, scenario)

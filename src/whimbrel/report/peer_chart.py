@@ -56,7 +56,7 @@ def _marks(axes: Axes, standings: Sequence[Standing], pick: Pick, ours: str, the
     values = [value for each in standings if (value := pick(each)) is not None]
     axes.set_xscale("log")
     axes.set_xlim(max(min([0.5, *values]) / 1.5, _LEAST), min(max([2.0, *values]) * 1.5, _MOST))
-    axes.set_ylim(len(standings) - 0.5, -0.5)
+    axes.set_ylim(max(1, len(standings)) - 0.5, -0.5)
     axes.axvline(1.0, color=theme.accent, linewidth=1.0, zorder=1)
     axes.grid(axis="x", color=theme.faint, linewidth=0.8)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
