@@ -2,8 +2,8 @@
 
 import asyncio
 import json as json_module
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -203,11 +203,12 @@ async def _conducted(
 ) -> MoveSaid:
     async with opened(config) as session:
         screen.works(f"finding {asked.vm} and the way to {asked.to}")
-        journey = await begun(session, asked)
-        await take_back(session, (journey.source.name, journey.destination.name), screen.say)
-        rate = journey.link.rate
-        await until_still(later, journey.machine, rate, screen.works, screen.say)
-        how = await _decided(journey, saved, screen, anyway=anyway)
+        with _nothing_begun(asked.vm):
+            journey = await begun(session, asked)
+            await take_back(session, (journey.source.name, journey.destination.name), screen.say)
+            rate = journey.link.rate
+            await until_still(later, journey.machine, rate, screen.works, screen.say)
+            how = await _decided(journey, saved, screen, anyway=anyway)
         _announce(journey, how, screen)
         try:
             async with written(journey) as journal:
@@ -219,6 +220,16 @@ async def _conducted(
             raise
         except HostError as error:
             raise _stayed(journey, error) from error
+
+
+@contextmanager
+def _nothing_begun(vm: str) -> Iterator[None]:
+    """Say what holds where a host fails before anything was begun."""
+    try:
+        yield
+    except HostError as error:
+        error.what = f"{error.what.rstrip('.')}. Nothing was begun; {vm} goes on as before."
+        raise
 
 
 def _stayed(journey: Journey, error: HostError) -> MigrationError:

@@ -63,7 +63,8 @@ def refuse_obstacles(vm: str, destination: str, checks: Sequence[Check]) -> None
     if wrong:
         whys = "\n".join(f"{check.name}: {check.detail}" for check in wrong)
         remedies = "\n".join(check.remedy for check in wrong)
-        raise NoFeasiblePlan(f"{vm} cannot be moved to {destination}.\n{whys}", remedies)
+        what = f"{vm} cannot be moved to {destination}; it goes on as before."
+        raise NoFeasiblePlan(f"{what}\n{whys}", remedies)
 
 
 def as_saved(

@@ -1,6 +1,7 @@
 """The port `Site` over any shell: questions to the program that whimbrel brings along."""
 
 import asyncio
+import errno
 import itertools
 import json
 import zlib
@@ -132,12 +133,18 @@ class OnSite:
             if not answer.done():
                 answer.set_exception(HostUnreachable(self._lost.what, self._lost.hint))
 
+    def _refused(self, words: str) -> CommandRefused:
+        if f"[Errno {errno.ENOSPC}]" in words:  # of which the kernel does not say where
+            hint = f"Make room on {self.name}, where {self.folder} and its images lie."
+            return CommandRefused(f"{self.name}: {words}", hint)
+        return CommandRefused(f"{self.name}: {words}")
+
     def _take(self, message: Mapping[str, Any]) -> None:
         answer = self._waiting.get(message.get("id", 0))
         if answer is None or answer.done():
             return  # it came too late, and nobody waits for it
         if "refusal" in message:
-            answer.set_exception(CommandRefused(f"{self.name}: {message['refusal']}"))
+            answer.set_exception(self._refused(str(message["refusal"])))
             return
         try:
             answer.set_result(decoded(message.get("answer")))
