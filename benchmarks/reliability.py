@@ -1,7 +1,8 @@
 """The fault matrix: every fault in every phase of a move, on real QEMU, by the real command.
 
     sudo .venv/bin/python benchmarks/reliability.py                       all of it, an hour
-    sudo .venv/bin/python benchmarks/reliability.py --only "first pass"   a phase, or a fault
+    sudo .venv/bin/python benchmarks/reliability.py --only "first pass"   a phase, or a fault,
+                                                              or both: "first pass / port taken"
     sudo .venv/bin/python benchmarks/reliability.py --write               and docs/reliability.md
 
 Exits with 1 where a cell does not hold. What was measured is kept in docs/reliability.json, so
@@ -72,7 +73,7 @@ async def main(only: str, *, write: bool) -> int:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    names = [*map(str, Phase), *map(str, Fault)]
+    names = [*map(str, Phase), *map(str, Fault), *(f"{p} / {f}" for p, f in cells())]
     parser.add_argument("--only", default="", choices=names, metavar="PHASE|FAULT")
     parser.add_argument("--write", action="store_true")
     asked = parser.parse_args()

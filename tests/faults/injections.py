@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from faults.phases import Phase, thaw
+from faults.phases import Missed, Phase, thaw
 from faults.stage import DISK_FILL, VM, Stage
 from whimbrel.errors import LabError
 from whimbrel.hypervisors.qemu.storage import PORTS
@@ -205,8 +205,8 @@ def _close_qmp(host: str) -> Inject:
     async def close(stage: Stage, _: Phase) -> None:
         pid = stage.pid(host)
         assert pid is not None
-        found = _shut(pid, str(stage.folder(host) / "vms" / VM / "qmp"))
-        assert found, "nobody was connected"
+        if not _shut(pid, str(stage.folder(host) / "vms" / VM / "qmp")):
+            raise Missed("nobody was connected")
 
     return close
 
