@@ -40,6 +40,7 @@ from whimbrel.practice.holder import myself
 from whimbrel.practice.journal import FileJournal
 from whimbrel.practice.marks import Mark, MarkedJournal, held
 from whimbrel.practice.repair import Repaired
+from whimbrel.practice.settle import CLEAR
 from whimbrel.report.document import json_text
 from whimbrel.report.move import MoveSaid, move_document
 from whimbrel.report.plan import SavedPlan, saved_plan
@@ -164,6 +165,10 @@ async def _move(
             if repaired is None or repaired.runs_on is None:
                 raise
             raise MigrationError(f"{error.what} {repaired.last.sentence}") from error
+        except MigrationError as error:
+            if error.hint == CLEAR and await _anew(config, asked, error.what, screen):
+                error.hint = "That was cleared away meanwhile."
+            raise
         if (said.outcome.runs_on is None and not said.over) or said.left:
             repaired = await _anew(config, asked, said.outcome.reason, screen)
             return said if repaired is None else mended(said, repaired)

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from whimbrel.errors import CommandRefused, HostError, PlaceUnknown
+from whimbrel.errors import CommandRefused, HostError, HostUnreachable, PlaceUnknown
 from whimbrel.model.journal import Step
 from whimbrel.model.migration import (
     ENDS,
@@ -66,7 +66,7 @@ async def move(request: Request, watcher: Watcher, clock: Clock = time.monotonic
             request.vm or request.machine.vm, request.settings, request.place
         )
     except BaseException as error:
-        await record.before(Step.CLOSED, **_unmoved(error))
+        await _close_unmoved(record, error, _may_wait_there(error))
         raise
     watcher.prepared(reception.machine)
     conduct = _Conduct(request, reception, watcher, record, lambda: clock() - began)
@@ -115,6 +115,19 @@ def _unmoved(error: BaseException, left: Sequence[str] = ()) -> dict[str, Any]:
     reason = str(error) or type(error).__name__
     runs_on = Side.SOURCE.value
     return {"ending": Ending.FAILED.value, "reason": reason, "runs_on": runs_on, "left": list(left)}
+
+
+def _may_wait_there(error: BaseException) -> tuple[str, ...]:
+    if isinstance(error, HostUnreachable):  # then nobody knows how far it was built
+        return ("Something may wait at the destination, which never runs by itself.",)
+    return ()
+
+
+async def _close_unmoved(record: Record, error: BaseException, left: Sequence[str]) -> None:
+    await record.before(Step.CLOSED, **_unmoved(error, left))
+    if left and isinstance(error, HostError):
+        what = error.what if error.what.endswith(".") else f"{error.what}."
+        raise HostError(" ".join([what, *left]), CLEAR) from error
 
 
 class _Conduct:
@@ -203,10 +216,7 @@ class _Conduct:
     async def _closed_unsent(self, error: BaseException) -> None:
         if isinstance(error, TimeoutError):
             return  # it is an outcome, and closed as one
-        left = self._settlement.left
-        await self._record.before(Step.CLOSED, **_unmoved(error, left))
-        if left and isinstance(error, HostError):
-            raise HostError(" ".join([error.what, *left]), CLEAR) from error
+        await _close_unmoved(self._record, error, self._settlement.left)
 
     async def _closed(self, moved: Moved) -> Moved:
         await self._record.before(Step.CLOSED, **_closing(moved))

@@ -16,6 +16,7 @@ from unit.practice.fakes import (
 )
 from whimbrel.errors import HostError, HostUnreachable, PlaceUnknown
 from whimbrel.model.holder import Holder
+from whimbrel.model.inventory import MigrationAddress, Vm
 from whimbrel.model.journal import Entry, Step
 from whimbrel.model.method import Tuning
 from whimbrel.model.migration import Phase, PhaseChange, Side
@@ -148,4 +149,21 @@ async def test_images_that_cannot_be_removed_are_told_and_left_to_recover() -> N
     assert "whimbrel recover" in caught.value.hint
     assert there.stopped
     assert journal.told.last is Step.CLOSED
+    assert not journal.told.closed
+
+
+class Unreachable(FakeHypervisor):
+    """A destination that is lost while it builds the VM."""
+
+    async def receive(self, vm: Vm, tuning: Tuning, address: MigrationAddress) -> FakeReception:
+        raise HostUnreachable("the connection broke")
+
+
+async def test_a_destination_that_is_lost_while_it_builds_the_vm_is_left_to_recover() -> None:
+    journal = Memory()
+    here, there = FakeMachine(VM, runs=True), FakeMachine(VM)
+    asked = replace(request(here, there, FAILED, journal), destination=Unreachable("b"))
+    with pytest.raises(HostError, match="may wait at the destination"):
+        await move(asked, Silent())
+    assert journal.told.runs_on is Side.SOURCE
     assert not journal.told.closed
