@@ -25,7 +25,7 @@ def peer_summary(found: Comparison) -> tuple[str, ...]:
     share = (
         f"whimbrel auto took {_times(found.share)} the time of {found.best.name} "
         f"({found.best.product}), whose defaults were the fastest of all products, as the "
-        f"geometric mean over {len(found.guests)} guests. {_looked(found)}"
+        f"geometric mean over {_counted(found)}. {_looked(found)}"
     )
     told = [
         share,
@@ -80,6 +80,10 @@ def _document(standing: Standing) -> dict[str, object]:
 
 def _named(pairs: Iterable[Against]) -> list[dict[str, str]]:
     return [{"peer": each.peer, "guest": each.guest} for each in pairs]
+
+
+def _counted(found: Comparison) -> str:
+    return "1 guest" if len(found.guests) == 1 else f"{len(found.guests)} guests"
 
 
 def _times(ratio: float) -> str:

@@ -164,7 +164,9 @@ def compare(
     guests = tuple(dict.fromkeys(p.scenario.name for p in parts if p.scenario.name in shared))
     best = _best(peers, found, guests)
     reference = found[best.name] if best else {}
-    pairs = _pairs(ours, found, guests)
+    product = next((peer.product for peer in peers if peer.name == ours), "")
+    others = {peer.name: found[peer.name] for peer in peers if peer.product != product}
+    pairs = _pairs(found.get(ours, {}), others, guests)
     both = [each for each in pairs if 0 < each.ratio < math.inf]
     defaults = {peer.name for peer in peers if peer.default}
     return Comparison(
@@ -207,16 +209,14 @@ def _looked(
 
 
 def _pairs(
-    ours: str, found: Mapping[str, Mapping[str, Trial]], guests: Sequence[str]
+    mine: Mapping[str, Trial], others: Mapping[str, Mapping[str, Trial]], guests: Sequence[str]
 ) -> list[Against]:
-    """Set ours beside everyone else's, guest by guest."""
-    mine = found.get(ours, {})
-    others = {name: trials for name, trials in found.items() if name != ours and trials}
+    """Set ours beside every other product's, guest by guest."""
     pairs = (
         _against(name, mine[guest], trials[guest])
         for guest in guests
         for name, trials in others.items()
-        if mine
+        if mine and trials
     )
     return [each for each in pairs if each is not None]
 

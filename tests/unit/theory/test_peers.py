@@ -71,6 +71,15 @@ def test_flags_count_for_never_slower_than_any() -> None:
     assert result.met is False
 
 
+def test_our_own_other_rows_are_nobody_to_be_compared_with() -> None:
+    also = Peer("ours too", "whimbrel", default=False, description="", source="")
+    part = guest("a", whimbrel=2.0, fast=4.0)
+    runs = (*part.runs, run("ours too", 1.0))
+    result = compare([replace(part, runs=runs)], (*PEERS, also))
+    assert result.slower == Against("fast", "a", 0.5)
+    assert result.standings[-1].time == pytest.approx(0.25)
+
+
 def test_the_aim_is_met_at_half_the_time_and_five_per_cent() -> None:
     assert found(guest("a", whimbrel=2.0, fast=4.0, flags=1.95)).met is True
     assert found(guest("a", whimbrel=2.1, fast=4.0)).met is False
