@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from far.control import switch
 from faults.phases import Missed, Phase, thaw
 from faults.stage import DISK_FILL, VM, Stage
 from whimbrel.errors import LabError
@@ -85,8 +86,10 @@ def _kill_qemu(host: str) -> Inject:
 
 
 async def _cut(stage: Stage, _: Phase) -> None:
-    stage.at.far.cut_link()
-    stage.afterwards(stage.at.far.restore_link)
+    """Cut the link at the source; the destination keeps its address, as where a switch fails."""
+    host = stage.at.far.a.lab
+    switch(host, host.interfaces[0], "down")
+    stage.afterwards(lambda: switch(host, host.interfaces[0], "up"))
 
 
 async def _back_soon(stage: Stage, _: Phase) -> None:
@@ -99,7 +102,7 @@ async def _impatient(stage: Stage, phase: Phase) -> None:
     if phase is Phase.POSTCOPY and await stage.until(
         lambda at: Step.LISTENING_AGAIN in at.steps, within=60.0
     ):
-        stage.signal(signal.SIGINT)
+        stage.signal(signal.SIGTERM)
 
 
 async def _fill_disk(stage: Stage, _: Phase) -> None:
@@ -150,7 +153,8 @@ def _sit(stage: Stage, host: str, port: int) -> None:
 
 async def _free_port(stage: Stage, _: Phase) -> None:
     """Mend the link, and later free the port, when the move has tried and failed."""
-    stage.at.far.restore_link()
+    host = stage.at.far.a.lab
+    switch(host, host.interfaces[0], "up")
     await stage.until(lambda at: Step.LISTENING_AGAIN in at.steps, within=60.0)
     await asyncio.sleep(BREAK)  # nothing tells of an attempt that failed
     stage.mend()
