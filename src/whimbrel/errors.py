@@ -12,6 +12,7 @@
     │   └── Held                  another whimbrel moves this VM, or died moving it
     ├── MigrationError            the move failed; the guest is safe at the source  4
     │   └── PlaceUnknown          we do not know where the guest runs               5
+    │       └── GuestLost         it runs nowhere any more, and cannot be resumed
     └── LabError                  the lab could not be built or used                7
 
 Exit 0 means done, 1 our own bug, 8 moved but a goal was missed, 130 interrupted.
@@ -107,6 +108,10 @@ class PlaceUnknown(MigrationError):
     """It is not known where the guest runs; `hint` says how to find out."""
 
     exit_code = ExitCode.PLACE_UNKNOWN
+
+
+class GuestLost(PlaceUnknown):
+    """The guest runs nowhere any more, and no host has all of it; `what` says why."""
 
 
 class LabError(WhimbrelError):

@@ -27,6 +27,7 @@ from whimbrel.config import Config, load
 from whimbrel.errors import (
     ConfigError,
     ExitCode,
+    GuestLost,
     Held,
     HostError,
     MigrationError,
@@ -34,7 +35,7 @@ from whimbrel.errors import (
 )
 from whimbrel.model.method import Method
 from whimbrel.model.migration import Side
-from whimbrel.model.outcome import Ending
+from whimbrel.model.outcome import Ending, Outcome
 from whimbrel.model.plan import Candidate
 from whimbrel.practice.holder import myself
 from whimbrel.practice.journal import FileJournal
@@ -160,11 +161,6 @@ async def _move(
         await until_time(later, screen.works)
         try:
             said = await _conducted(config, asked, saved, later, screen, anyway=anyway)
-        except PlaceUnknown as error:
-            repaired = await _anew(config, asked, error.what, screen)
-            if repaired is None or repaired.runs_on is None:
-                raise
-            raise MigrationError(f"{error.what} {repaired.last.sentence}") from error
         except MigrationError as error:
             if error.hint == CLEAR and await _anew(config, asked, error.what, screen):
                 error.hint = "That was cleared away meanwhile."
@@ -191,7 +187,8 @@ def mended(said: MoveSaid, repaired: Repaired) -> MoveSaid:
     outcome = replace(
         before,
         ending=Ending.COMPLETED if there else before.ending,
-        reason=f"{before.reason}; recovered: {case.sentence}".strip("; "),
+        # What was advised before it was found again would only confuse.
+        reason=f"{before.reason.partition('. ')[0]}; recovered: {case.sentence}".strip("; "),
         runs_on=repaired.runs_on,
     )
     return replace(said, outcome=outcome, left=(), over=case.over and not repaired.runs_on)
@@ -225,6 +222,15 @@ async def _conducted(
             raise
         except HostError as error:
             raise _stayed(journey, error) from error
+        except PlaceUnknown as error:
+            return MoveSaid(
+                journey.asked.vm,
+                journey.source.name,
+                journey.destination.name,
+                how.tuning,
+                Outcome(Ending.FAILED, error.what, None),
+                over=isinstance(error, GuestLost),
+            )
 
 
 @contextmanager

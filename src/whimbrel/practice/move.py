@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from whimbrel.errors import CommandRefused, HostError, HostUnreachable, PlaceUnknown
+from whimbrel.errors import CommandRefused, GuestLost, HostError, HostUnreachable, PlaceUnknown
 from whimbrel.model.journal import Step
 from whimbrel.model.migration import (
     ENDS,
@@ -211,7 +211,8 @@ class _Conduct:
         finding = Finding(Ended(Phase.FAILED, reason), silent=True)
         moved = await self._closed(await self._settlement.settle(finding))
         if moved.outcome.runs_on is not Side.SOURCE:
-            raise PlaceUnknown(moved.outcome.reason) from error
+            lost = GuestLost if moved.over else PlaceUnknown
+            raise lost(moved.outcome.reason) from error
 
     async def _closed_unsent(self, error: BaseException) -> None:
         if isinstance(error, TimeoutError):

@@ -14,7 +14,7 @@ from unit.practice.fakes import (
     FakeReception,
     Silent,
 )
-from whimbrel.errors import HostError, HostUnreachable, PlaceUnknown
+from whimbrel.errors import GuestLost, HostError, HostUnreachable
 from whimbrel.model.holder import Holder
 from whimbrel.model.inventory import MigrationAddress, Vm
 from whimbrel.model.journal import Entry, Step
@@ -130,7 +130,7 @@ async def test_a_source_that_died_before_memory_was_sent_is_not_said_to_run() ->
     here, there = FakeMachine(VM, runs=True), FakeMachine(VM)
     disks = Disks(here, dies=True)
     asked = replace(request(here, there, FAILED, journal), companions=(disks,))
-    with pytest.raises(PlaceUnknown, match="runs nowhere") as caught:
+    with pytest.raises(GuestLost, match="runs nowhere") as caught:
         await move(asked, Silent())
     assert "whimbrel up" in caught.value.what
     assert there.stopped
