@@ -12,6 +12,7 @@ as they are, and `whimbrel recover` can go on.
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any, Protocol
 
 from whimbrel.errors import HostError, MachineEnded
@@ -28,6 +29,9 @@ STALLED = 10.0
 
 RETRY = 1.0
 """Seconds between two attempts to take a post-copy up again."""
+
+LEAVES_WITHIN = 15.0
+"""Seconds for a destination to be told that others will take its post-copy up again."""
 
 PATIENCE = 600.0
 """Seconds that a post-copy may be without its link before it is left paused."""
@@ -83,6 +87,17 @@ class Mender:
             self._task.cancel()
             await asyncio.wait([self._task])
             self._task = None
+
+    async def leave(self) -> None:
+        """End what is being tried, and let the destination wait to be taken up by others.
+
+        It has to be told now: a hypervisor whose guest waits for memory may answer nobody who
+        comes later.
+        """
+        await self.close()
+        with suppress(HostError, TimeoutError):
+            async with asyncio.timeout(LEAVES_WITHIN):
+                await self._reception.listen_again()
 
     def _enter(self, change: PhaseChange) -> None:
         self._phase = change.phase

@@ -280,6 +280,8 @@ class _Conduct:
                 await self._decide(migration, event)
                 mender.hear(event)
                 if reason := self._left_alone(phase, mender):
+                    if phase is Phase.POSTCOPY_PAUSED:
+                        await mender.leave()
                     return Ended(phase, reason)
             return await migration.ended()
         except HostError as error:

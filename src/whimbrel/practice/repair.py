@@ -222,6 +222,7 @@ class _Repairer:
                 self.record.take(event)
                 mender.hear(event)
                 if mender.gave_up:
+                    await mender.leave()
                     self.rounds[Repair.FOLLOW] = self.rounds[Repair.TAKE_UP] = ATTEMPTS
                     raise HostError(f"{mender.gave_up}.")
         finally:

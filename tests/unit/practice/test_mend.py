@@ -136,3 +136,22 @@ async def test_a_destination_that_does_not_answer_is_asked_again() -> None:
     await settled()
     assert migration.taken_up
     await mender.close()
+
+
+async def test_a_post_copy_that_is_left_paused_waits_to_be_taken_up_by_others() -> None:
+    mender, migration, reception = scene()
+    migration.broken = 1000
+    mender.hear(PhaseChange(Phase.POSTCOPY_PAUSED, 1.0))
+    await settled()
+    tried = len(migration.resumed)
+    reception.listens = 0
+    await mender.leave()
+    await settled()
+    assert reception.listens == 1
+    assert len(migration.resumed) == tried
+
+
+async def test_a_destination_that_cannot_be_told_is_left_as_it_is() -> None:
+    mender, _, reception = scene()
+    reception.deaf = True
+    await mender.leave()
