@@ -18,7 +18,7 @@ from whimbrel.model.units import MIB
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(3000)]
 
-FILL = 24 * MIB
+FILL = 8 * MIB
 MOVE = ("--survey", "none", "--max-downtime", "5 s", "--json")
 
 

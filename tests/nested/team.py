@@ -1,6 +1,7 @@
 """Two wires of a nested host joined to one team: bonding, balance-xor by layer 3 and 4.
 
-Each wire carries no more than its rate, so that what two of them bring can be seen.
+Each wire carries no more than its rate, which is little: it must be the wires and not the emulated
+cores that decide, or what two of them bring cannot be seen.
 """
 
 from dataclasses import replace
@@ -11,7 +12,7 @@ NAME = "team0"
 NICS = ("eth1", "eth2")
 
 
-async def join(host: NestedHost, rate: str = "16mbit") -> None:
+async def join(host: NestedHost, rate: str = "4mbit") -> None:
     """Join eth1 and eth2 under eth1's address; the host's links become that one."""
     await host.run("modprobe", "bonding", "max_bonds=0")
     await host.run("modprobe", "sch_tbf")
