@@ -117,9 +117,12 @@ async def begun(session: Session, asked: Asked) -> Journey:
         )
     here, there = session.hypervisor(source.name), session.hypervisor(destination.name)
     link, further = await _ways(session, asked, source, destination)
-    machine, able_here, able_there = await asyncio.gather(
-        _machine(here, seen), here.capabilities(), there.capabilities()
-    )
+    finding = asyncio.create_task(_machine(here, seen))
+    ours, theirs = (asyncio.create_task(each.capabilities()) for each in (here, there))
+    try:
+        machine, able_here, able_there = await asyncio.gather(finding, ours, theirs)
+    finally:
+        await asyncio.wait([finding, ours, theirs])  # whatever a probe has started, it ends
     policy = asked.encryption or session.config.policy.encryption
     if asked.method is Method.ENCRYPTED:
         policy = Encryption.ALWAYS

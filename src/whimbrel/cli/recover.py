@@ -178,6 +178,10 @@ def _verdict(lost: Lost, repaired: Repaired) -> str:
     return f"  Where {lost.vm} runs is not known, or it does not run."
 
 
+def _unfinished(repaired: Repaired) -> bool:
+    return bool(repaired.left) or (_unknown(repaired) and not repaired.last.over)
+
+
 def _unknown(repaired: Repaired) -> bool:
     return repaired.runs_on is None
 
@@ -227,7 +231,7 @@ async def insist(
         with suppress(HostError):
             found = await job.carry_out()
             done = found[0][1] if found else done
-            if not found or found[0][1].last.over or not _unknown(found[0][1]):
+            if not found or not _unfinished(found[0][1]):
                 return done
         if time.monotonic() > until:
             return done

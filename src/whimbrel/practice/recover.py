@@ -10,7 +10,7 @@ import asyncio
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from whimbrel.errors import Held, HostError
@@ -209,6 +209,9 @@ async def recover(
         repaired = await repair(deserted, record, told)
         await _settle_disks(lost, hosts, repaired)
         await _settle_memory(lost, hosts, repaired)
+        silent = {lost.source, lost.destination} - hosts.sites.keys()
+        left = tuple(f"The move's mark may still be on {name}." for name in sorted(silent))
+        repaired = replace(repaired, left=left)
         await record.before(Step.CLOSED, **_closing(repaired))
         return repaired
 
@@ -268,4 +271,5 @@ def _closing(repaired: Repaired) -> dict[str, object]:
         "reason": f"{case.sentence} {case.hint}".strip(),
         "runs_on": repaired.runs_on and repaired.runs_on.value,
         "over": case.over,
+        "left": list(repaired.left),
     }

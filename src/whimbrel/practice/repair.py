@@ -69,11 +69,13 @@ class Repaired:
         cases: Each case it went through, the last one last.
         runs_on: Where the guest runs now; None where it runs nowhere, or that is not known.
         machine: The machine that holds it then.
+        left: What could not be cleared away, a sentence each.
     """
 
     cases: tuple[Case, ...]
     runs_on: Side | None
     machine: Machine | None = None
+    left: tuple[str, ...] = ()
 
     @property
     def last(self) -> Case:
