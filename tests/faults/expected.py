@@ -87,7 +87,7 @@ EXPECTED: dict[Fault, dict[Phase, Expected | NotApplicable]] = {
     # Before the start nothing is lost by giving up: QEMU connects once, and whimbrel says so.
     Fault.LINK_BREAK: _row(EITHER, *[MOVES] * 7),
     Fault.LINK: _row(*[STAYS] * 6, _at("b", LEFT), MOVES),
-    Fault.DISK: _row(REFUSED, STAYS, STAYS, STAYS, MOVES, MOVES, MOVES, MOVES),
+    Fault.DISK: _row(REFUSED, STAYS, EITHER, EITHER, MOVES, MOVES, MOVES, MOVES),
     Fault.PORT: _row(MOVES, *[NO_PORT] * 5, MOVES, NO_PORT),
     Fault.MEMORY: _row(
         REFUSED,

@@ -26,7 +26,7 @@ LEGEND = """\
   `whimbrel recover` found the guest and cleared up. It runs at the source (a) or the
   destination (b).
 - **lost**: no host has all of the guest's memory any more, which whimbrel says (exit code 5).
-- **%s**: cannot be.
+- **%s**: cannot be. **?**: not measured yet.
 """
 
 

@@ -11,11 +11,9 @@ from faults.phases import Phase
 CELLS = [
     (Phase.MIRROR, Fault.WHIMBREL),
     (Phase.FIRST, Fault.DESTINATION),
-    (Phase.LATER, Fault.QMP_HERE),
     (Phase.SWITCHOVER, Fault.LINK_BREAK),
     (Phase.HANDOVER, Fault.SSH),
     (Phase.POSTCOPY, Fault.SOURCE),
-    (Phase.AFTER, Fault.WHIMBREL),
 ]
 
 
