@@ -111,4 +111,4 @@ def test_rdma_is_ruled_out_where_a_move_is_to_be_encrypted() -> None:
 @pytest.mark.parametrize("method", Method)
 def test_every_method_can_be_set_to_be_encrypted(method: Method) -> None:
     assert tuning_for(method, Settings(encrypted=True)).encrypted
-    assert not tuning_for(method, Settings()).encrypted
+    assert tuning_for(method, Settings()).encrypted is (method is Method.ENCRYPTED)
