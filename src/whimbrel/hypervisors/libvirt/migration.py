@@ -56,6 +56,7 @@ POLL_EVERY = 0.1
 _RESUMES_WITHIN = 10.0
 _FIGURES_WITHIN = 3.0
 _ASK_AGAIN = 0.02
+_SAYS_SO_WITHIN = 2.0
 
 DIES_OF_RESUMING = range(11003000, 11004000)
 """Versions of libvirt whose daemon crashes at VIR_MIGRATE_POSTCOPY_RESUME (found with 11.3.0)."""
@@ -277,7 +278,16 @@ class LibvirtMigration:
         waits = "PAUSED" in self._departure.flags and state is State.PAUSED
         # Where post-copy was asked for, the source tells whether it came to that.
         runs = state is State.RUNNING and not self._hurried
-        return self._enter(Phase.COMPLETED) if waits or runs else []
+        if not (waits or runs):
+            return []
+        await self._given_away()
+        return self._enter(Phase.COMPLETED)
+
+    async def _given_away(self) -> None:
+        """Wait until the source says too that its guest stands: its word may come later."""
+        until = self._clock() + _SAYS_SO_WITHIN
+        while (await self._domain.state()).runs and self._clock() < until:
+            await asyncio.sleep(_ASK_AGAIN)
 
     async def _ending(self) -> list[PhaseChange]:
         """Tell what it means that libvirt's call has returned."""
