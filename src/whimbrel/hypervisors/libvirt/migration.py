@@ -286,7 +286,9 @@ class LibvirtMigration:
     async def _given_away(self) -> None:
         """Wait until the source says too that its guest stands: its word may come later."""
         until = self._clock() + _SAYS_SO_WITHIN
-        while (await self._domain.state()).runs and self._clock() < until:
+        while True:
+            if not (await self._domain.state()).runs or self._clock() > until:
+                return
             await asyncio.sleep(_ASK_AGAIN)
 
     async def _ending(self) -> list[PhaseChange]:

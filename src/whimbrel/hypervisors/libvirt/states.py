@@ -10,8 +10,9 @@ from typing import Any, Self
 
 from whimbrel.model.migration import Side
 
-_RUNNING, _PAUSED, _SHUT_OFF, _CRASHED = {1, 2, 4, 7}, 3, 5, 6
-"""virDomainState: running, blocked, shutting down and suspended in the guest are all alive."""
+_RUNNING, _PAUSED, _SHUTTING_DOWN = {1, 2, 7}, 3, 4
+"""virDomainState: running, blocked and suspended in the guest all run. One that shuts down does
+not: libvirt calls it so when QEMU has stopped the guest and is about to end."""
 
 _RUNS_IN_POSTCOPY, _RUNS_IN_FAILED_POSTCOPY = 10, 11  # virDomainRunningReason
 
@@ -27,6 +28,7 @@ class State(StrEnum):
     ARRIVING = "arriving"  # waits at the destination for its guest
     POSTCOPY = "postcopy"  # stands still at the source, memory still going
     LOST_POSTCOPY = "lost-postcopy"  # likewise, its connection is lost
+    ENDING = "ending"  # its guest has stopped, and QEMU is about to end
     OFF = "off"
     GONE = "gone"  # libvirt knows it no more
 
@@ -39,7 +41,7 @@ class State(StrEnum):
             return cls(words.get(reason, "running"))
         if number == _PAUSED:
             return cls(_PAUSES.get(reason, "paused"))
-        return cls("off")
+        return cls("ending" if number == _SHUTTING_DOWN else "off")
 
     @property
     def runs(self) -> bool:
