@@ -1,5 +1,6 @@
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -10,6 +11,30 @@ _PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("whimbrel", _PATIENT, derandomize=True)
 settings.register_profile("search", _PATIENT, max_examples=500)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "whimbrel"))
+
+
+LONG = {
+    "far/test_broken_postcopy.py",
+    "far/test_converged.py",
+    "far/test_howto.py",
+    "far/test_multinic.py",
+    "faults/test_faults.py",
+    "libvirtd/test_moves.py",
+    "libvirtd/test_survey.py",
+    "nested/test_smoke.py",
+    "qemu/test_beside_others.py",
+    "qemu/test_peers.py",
+    "qemu/test_recover.py",
+}
+"""Tests of whole jobs that take a minute or more each: ./run test-long. The daily run stays
+under its 25 minutes without them; what they are about has shorter tests there as well."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).resolve().parent
+    for item in items:
+        if item.path.resolve().relative_to(here).as_posix() in LONG:
+            item.add_marker(pytest.mark.long)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
+DAILY = ["-m", "not long", "--durations=20", "--durations-min=1"]
+
 
 def main(arguments: list[str]) -> int:
     """Return the first failing step's exit code, or 0."""
@@ -14,7 +16,7 @@ def main(arguments: list[str]) -> int:
         [*python, "ruff", "check", "--quiet", "."],
         [*python, "ruff", "format", "--check", "--quiet", "."],
         [*python, "mypy"],
-        [*python, "pytest", *(arguments or ["--durations=20", "--durations-min=1"])],
+        [*python, "pytest", *(arguments or DAILY)],
     ]
     for step in steps if not arguments else steps[-1:]:
         code = subprocess.run(step, cwd=ROOT, check=False).returncode
