@@ -124,7 +124,7 @@ async def test_ctrl_c_leaves_the_guest_where_it_is(at: Person) -> None:
 
 async def test_others_look_on_and_a_second_move_is_refused(at: Person) -> None:
     await at.up("db", load=LOAD)
-    moving = await at.started("move", "db", "--to", "b", "--limit", "24 Mbit/s", *FAST)
+    moving = await at.started("move", "db", "--to", "b", "--limit", "64 Mbit/s", *FAST)
     await at.until_step("db", "sending")
     lookers = [await at.started("watch", "db", "--json") for _ in range(2)]
     second = await at.whimbrel("move", "db", "--to", "b", *FAST)
@@ -142,7 +142,7 @@ async def test_others_look_on_and_a_second_move_is_refused(at: Person) -> None:
 async def test_a_move_that_loses_ssh_finds_out_by_itself_where_the_guest_runs(at: Person) -> None:
     await at.up("db", load=LOAD)
     moving = await at.started(
-        "move", "db", "--to", "b", "--method", "tcp", "--limit", "24 Mbit/s", *FAST
+        "move", "db", "--to", "b", "--method", "tcp", "--limit", "64 Mbit/s", *FAST
     )
     await at.until_step("db", "sending")
     await at.far.a.restart_sshd()
