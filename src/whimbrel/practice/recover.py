@@ -206,7 +206,10 @@ async def recover(
             gone=gone,
             patience=patience,
         )
-        repaired = await repair(deserted, record, told)
+        if lost.source == lost.destination:
+            repaired = await _left_alone(lost, hosts, told)
+        else:
+            repaired = await repair(deserted, record, told)
         await _settle_disks(lost, hosts, repaired)
         await _settle_memory(lost, hosts, repaired)
         silent = {lost.source, lost.destination} - hosts.sites.keys()
@@ -214,6 +217,19 @@ async def recover(
         repaired = replace(repaired, left=left)
         await record.before(Step.CLOSED, **_closing(repaired))
         return repaired
+
+
+async def _left_alone(lost: Lost, hosts: Hosts, told: Callable[[Case], None]) -> Repaired:
+    """Return where a VM is of which only disks were to move: it never left, whatever it does."""
+    machine = await hosts.source.seek(lost.vm)
+    if machine is None:
+        sentence = f"Only disks of {lost.vm} were to move, and it has ended on {lost.source} since."
+        case = Case(sentence, Repair.NOTHING, None)
+    else:
+        sentence = f"Only disks of {lost.vm} were to move; it is on {lost.source}, as before."
+        case = Case(sentence, Repair.NOTHING, Side.SOURCE)
+    told(case)
+    return Repaired((case,), case.runs_on, machine)
 
 
 async def _settle_disks(lost: Lost, hosts: Hosts, repaired: Repaired) -> None:
