@@ -311,7 +311,7 @@ async def test_a_stranger_who_keeps_silent_holds_up_the_move_until_he_leaves(pai
     assert phases[-1] is Phase.COMPLETED
 
 
-# Open: a move that is cancelled within the handshake now leaves the source's QEMU silent for 30 s.
+# Open: now and then a move cancelled within the handshake leaves the source's QEMU silent.
 HANGS = pytest.mark.xfail(strict=False, reason="a cancel within a silent handshake hangs")
 
 
