@@ -8,6 +8,7 @@ AllowTcpForwarding no refuses that too).
 """
 
 import asyncio
+import os
 import shlex
 import shutil
 import tempfile
@@ -53,6 +54,22 @@ class SshPlace:
     port: int = 22
     identity: Path | None = None
     known_hosts: Path | None = None
+
+
+_PREFIX = "whimbrel-ssh-"
+
+
+def sweep(base: Path) -> None:
+    """Remove the socket folders of this user's whimbrels that were killed."""
+    for folder in base.glob(f"{_PREFIX}[0-9]*-*"):
+        pid = folder.name.removeprefix(_PREFIX).partition("-")[0]
+        with suppress(OSError):  # somebody else was quicker
+            if pid.isdigit() and folder.stat().st_uid == os.getuid() and not _lives(int(pid)):
+                shutil.rmtree(folder)
+
+
+def _lives(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
 
 
 class SshTalk:
@@ -144,7 +161,8 @@ class SshShell:
             return self._sockets[path]
         connection = await self._connected()
         if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="whimbrel-ssh-"))  # nobody else enters it
+            sweep(Path(tempfile.gettempdir()))
+            self._folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))  # 0700
         here = self._folder / str(len(self._sockets))
         try:
             await connection.forward_local_path(str(here), path)
