@@ -160,9 +160,10 @@ async def test_content_and_free_memory_are_what_they_are_known_to_be() -> None:
         for pattern, ratio in expected:
             await there.loaded(replace(LOAD, pattern=pattern))
             found = (await survey_stage(there.stage, there.guest, Depth.QUICK)).survey.memory
-            # Of all memory, the guest's kernel and its page cache are a part.
             assert found.ratio(ZSTD).dirty == pytest.approx(ratio, abs=0.04)
-            assert found.ratio(ZSTD).all == pytest.approx(ratio, abs=0.15)
+            # Of all memory, the guest's kernel and its page cache are a part, and a quick survey
+            # looks at a few places only.
+            assert found.ratio(ZSTD).all == pytest.approx(ratio, abs=0.25)
         await there.loaded(replace(LOAD, fill=64 * MIB, pattern=Pattern.ZERO, hot=0))
         async with there.guest.redline() as redline:
             await redline.free(replace(LOAD, freed=200 * MIB, pattern=Pattern.RANDOM))

@@ -193,7 +193,8 @@ def test_the_first_turn_that_did_not_end_well_is_the_exit_code() -> None:
     assert exit_code([replace(done, code=-9)]) == 5
 
 
-NOW = {"at": time.time() - 1, "added": 0.0, "folder": "/"}
+def due_now(*words: str) -> Job:
+    return once(words=words, at=time.time() - 1, added=0.0, folder="/")
 
 
 @contextmanager
@@ -218,7 +219,7 @@ def told(process: "subprocess.Popen[str]") -> dict[str, Any]:
 
 
 def test_a_scheduler_carries_out_what_is_due_and_ends_well_on_sigterm() -> None:
-    keep(once(words=("history", "--limit", "none"), **NOW))
+    keep(due_now("history", "--limit", "none"))
     with scheduler() as process:
         begun, over = told(process), told(process)
         assert (begun["state"], over["state"], over["code"]) == ("running", "done", 2)
@@ -230,7 +231,7 @@ def test_a_scheduler_carries_out_what_is_due_and_ends_well_on_sigterm() -> None:
 
 
 def test_once_carries_out_what_is_due_and_ends_with_what_went_wrong() -> None:
-    keep(once(words=("history", "--json"), **NOW), once(words=("history",)))
+    keep(due_now("history", "--json"), once(words=("history",)))
     with scheduler("--once") as process:
         assert process.wait(60) == 4
     assert {run.job: run.state for run in turns()} == {1: RunState.DONE, 2: RunState.MISSED}

@@ -1,11 +1,11 @@
 """What this QEMU on this host can do, asked of the real program: a setting counts when taken."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-from whimbrel.errors import CommandRefused
+from whimbrel.errors import CommandRefused, HostError
 from whimbrel.hypervisors.qemu import encryption
 from whimbrel.hypervisors.qemu.command_line import BINARY, monitor_words
 from whimbrel.hypervisors.qemu.monitor import Monitor
@@ -46,11 +46,28 @@ async def probe(name: str, folder: Path, launcher: Launcher) -> Abilities:
     It is started as a destination, since some settings are refused only there
     (post-copy without userfaultfd).
     """
-    process = await ChildProcess.start(name, probe_words(folder), folder, launcher)
+
+    async def attempt() -> Abilities:
+        process = await ChildProcess.start(name, probe_words(folder), folder, launcher)
+        try:
+            return await ask(process, rdma=_rdma(), mptcp=await _mptcp(launcher))
+        finally:
+            await process.stop()
+
+    return await at_second_try(attempt)
+
+
+async def at_second_try(attempt: Callable[[], Awaitable[Abilities]]) -> Abilities:
+    """Probe once more where the QEMU that was asked has failed.
+
+    Once in some thousand starts on a busy host QEMU 10.0 crashes in GLib's main loop while a
+    client connects to its monitor. A probe has no guest, so it may simply be repeated; what fails
+    twice is raised.
+    """
     try:
-        return await ask(process, rdma=_rdma(), mptcp=await _mptcp(launcher))
-    finally:
-        await process.stop()
+        return await attempt()
+    except HostError:
+        return await attempt()
 
 
 def probe_words(folder: PurePath) -> list[str]:

@@ -28,7 +28,7 @@ from whimbrel.hypervisors.qemu.hypervisor import QemuHypervisor
 from whimbrel.hypervisors.qemu.machine import QemuMachine
 from whimbrel.hypervisors.qemu.mute import MuteMonitor, waits_for_memory
 from whimbrel.hypervisors.qemu.network_devices import taps
-from whimbrel.hypervisors.qemu.probe import Abilities, ask, probe_words
+from whimbrel.hypervisors.qemu.probe import Abilities, ask, at_second_try, probe_words
 from whimbrel.hypervisors.qemu.resident_process import Birth, Place, ResidentProcess
 from whimbrel.hypervisors.qemu.resident_record import SCHEMA, Resident, check_name, resident_from
 from whimbrel.model.plain import plain
@@ -87,7 +87,7 @@ class ResidentHost(QemuHypervisor):
         """See `QemuHypervisor.abilities`."""
         async with self._probing:
             if self._abilities is None:
-                self._abilities = await self._probe()
+                self._abilities = await at_second_try(self._probe)
             return self._abilities
 
     async def _probe(self) -> Abilities:
