@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -71,6 +72,20 @@ def _key_file(value: object) -> Path:
     return Path(given)
 
 
+def _peer(value: object) -> str:
+    given = text(value, '"qemu+tls://b.example.org/system"')
+    try:
+        parts = urlsplit(given)
+        whole = parts.scheme.startswith("qemu+") and parts.hostname and parts.path
+        secret = parts.password is not None
+    except ValueError:
+        whole, secret = None, False
+    if not whole or secret:
+        hint = 'As virsh -c takes it on another host: "qemu+tls://b.example.org/system".'
+        raise wrong("is no URI under which other hosts' libvirt reaches this one", hint)
+    return given
+
+
 def _within_qemu(value: float) -> float:
     if value > LONGEST_DOWNTIME:
         raise wrong(f"must be at most {LONGEST_DOWNTIME:g} s", "QEMU allows no more.")
@@ -98,6 +113,8 @@ class HostKeys(Table):
     identity: _File = None
     known_hosts: _File = None
     sockets: list[_Path] = Field(default=[])
+    peer: Annotated[str | None, BeforeValidator(_peer)] = None
+    channel_folder: _Path | None = None
     bandwidth_limit: Annotated[Limit, _Positive] = None
     cpu_budget: Annotated[Cores, _Positive] = None
     links: list[LinkKeys] = Field(default=[])
@@ -129,12 +146,23 @@ def problems(keys: FileKeys) -> Iterator[tuple[Place, str]]:
             for key in ("identity", "known_hosts"):
                 if getattr(host, key) is not None:
                     yield ("hosts", name, key), "is for hosts that SSH reaches; this one is local"
+        yield from _only_for_its_kind(name, host)
         twice = {socket for socket in host.sockets if host.sockets.count(socket) > 1}
         for socket in sorted(twice):
             yield ("hosts", name, "sockets"), f'"{socket}" is named twice'
     yield from _same_names(keys)
     yield from _same_hosts(keys)
     yield from _same_addresses(keys)
+
+
+def _only_for_its_kind(name: str, host: HostKeys) -> Iterator[tuple[Place, str]]:
+    if parse_uri(host.uri).libvirt:
+        if host.sockets:
+            yield ("hosts", name, "sockets"), "is for plain QEMU; libvirt runs this host"
+        return
+    for key in ("peer", "channel_folder"):
+        if getattr(host, key) is not None:
+            yield ("hosts", name, key), "is for hosts that libvirt runs; this one is plain QEMU"
 
 
 def _same_names(keys: FileKeys) -> Iterator[tuple[Place, str]]:

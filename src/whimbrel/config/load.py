@@ -83,6 +83,8 @@ def _host(name: str, keys: HostKeys, base: Path) -> Host:
         sockets=tuple(keys.sockets),
         identity=_beside(keys.identity, base),
         known_hosts=_beside(keys.known_hosts, base),
+        peer=keys.peer,
+        channel_folder=keys.channel_folder,
     )
 
 

@@ -44,7 +44,8 @@ def connect_libvirt(host: Host, site: Site | None) -> LibvirtHost:
         host: The host.
         site: The way onto it, where a shell leads there.
     """
-    return LibvirtHost(host.name, libvirt_uri(host), site)
+    uri, peer = libvirt_uri(host), host.peer or ""
+    return LibvirtHost(host.name, uri, site, peer=peer, sockets=host.channel_folder)
 
 
 def libvirt_uri(host: Host) -> str:

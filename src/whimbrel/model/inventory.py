@@ -142,6 +142,9 @@ class Host:
         sockets: QMP sockets of VMs that were started by hand.
         identity: File of the SSH key to use; None: those of the user.
         known_hosts: File of SSH host keys to trust; None: the user's.
+        peer: Where libvirt runs it: the URI under which other hosts' libvirt reaches it, so that
+            the source's libvirt leads moves to it; None: whimbrel leads them.
+        channel_folder: Likewise: where its VMs' channels have their sockets; None: libvirt's own.
     """
 
     name: str
@@ -153,6 +156,8 @@ class Host:
     sockets: tuple[str, ...] = ()
     identity: Path | None = None
     known_hosts: Path | None = None
+    peer: str | None = None
+    channel_folder: str | None = None
 
 
 SECRET = {"secret": True}

@@ -43,6 +43,10 @@ encryption = "always"
 """
 
 
+HOST = '[hosts.a]\nuri = "qemu:///local"\n'
+LIBVIRT = '[hosts.a]\nuri = "libvirt:///system"\n'
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder, beside a config folder of the user's own."""
@@ -84,6 +88,12 @@ def test_every_key_arrives_where_it_belongs(folder: Path) -> None:
     assert config.policy == MovePolicy(
         0.3, 600.0, postcopy=False, goal=Goal.LEAST_DOWNTIME, encryption=Encryption.ALWAYS
     )
+
+
+def test_what_only_libvirt_needs_arrives_too(folder: Path) -> None:
+    peer, sockets = "qemu+tls://a.example.org/system", "/run/channels"
+    config = read(folder, f'{LIBVIRT}peer = "{peer}"\nchannel_folder = "{sockets}"\n')
+    assert config.host("a") == Host("a", "libvirt:///system", peer=peer, channel_folder=sockets)
 
 
 def test_every_value_has_its_line_or_is_default(folder: Path) -> None:
@@ -128,9 +138,6 @@ def test_an_unknown_host_is_told_with_the_nearest_name(folder: Path) -> None:
         Config().host("a")
 
 
-HOST = '[hosts.a]\nuri = "qemu:///local"\n'
-
-
 @pytest.mark.parametrize(
     ("text", "where", "what"),
     [
@@ -163,6 +170,11 @@ HOST = '[hosts.a]\nuri = "qemu:///local"\n'
         ('[hosts."a/b"]\nuri = "qemu:///local"\n', "hosts.a/b: the name must be letters", ""),
         (HOST + 'identity = "/key"\n', "is for hosts that SSH reaches", ""),
         (HOST + 'sockets = ["/q", "/q"]\n', '"/q" is named twice', ""),
+        (HOST + 'peer = "qemu+tls://a/system"\n', "is for hosts that libvirt runs", ""),
+        (LIBVIRT + 'peer = "b.example.org"\n', "is no URI under which other hosts'", "virsh -c"),
+        (LIBVIRT + 'peer = "qemu+tls://me:hunter@b/system"\n', "is no URI under which", ""),
+        (LIBVIRT + 'channel_folder = "sockets"\n', "is no whole path", ""),
+        (LIBVIRT + 'sockets = ["/q"]\n', "is for plain QEMU; libvirt runs this host", ""),
         ('[policy]\ngoal = "fast"\n', ':2: policy.goal: "fast" is not known.', 'mean "fastest"'),
         ('[policy]\nmax_downtime = "1 h"\n', "must be at most 2000 s", ""),
         ('[policy]\nencryption = "on"\n', '"on" is not known', "auto, always, never"),
