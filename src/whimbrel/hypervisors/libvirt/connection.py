@@ -251,6 +251,10 @@ class Domain:
         flags = libvirt.VIR_DOMAIN_XML_SECURE | libvirt.VIR_DOMAIN_XML_INACTIVE
         return await self._call(self._handle.XMLDesc, flags)
 
+    async def ask(self, question: str, *words: object) -> Any:
+        """Return what libvirt answers to a question of its own, by libvirt-python's name for it."""
+        return await self._call(getattr(self._handle, question), *words)
+
     async def resume(self) -> None:
         """Let its guest go on."""
         await self._call(self._handle.resume)
