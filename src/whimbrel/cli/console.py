@@ -46,6 +46,7 @@ def console(vm: VmName, *, on: OnHost = None, log: Log = False, config: ConfigFi
 async def _console(config: Config, name: str, on: str | None, *, log_only: bool) -> None:
     async with opened(config) as session:
         vm = await session.find(name, on)
+        session.refuse_libvirt(vm, f"virsh console {name}")
         _refuse(vm, log_only=log_only)
         site = session.site(vm.host)
         before = await site.ask(

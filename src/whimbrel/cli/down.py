@@ -66,6 +66,7 @@ async def _down(
     """End a VM; without patience at once. Return what it was, and how it ended."""
     async with opened(config) as session:
         vm = await session.find(name, on)
+        session.refuse_libvirt(vm, f"virsh shutdown {name}")
         refuse(vm, now=patience is None)
         if vm.state is VmState.ENDED:
             await _remove(session, vm)

@@ -111,7 +111,7 @@ class _Job:
 
     async def carry_out(self) -> list[tuple[Lost, Repaired]]:
         async with opened(self._config) as session:
-            sites = {host.name: session.site(host.name) for host in session.hosts}
+            sites = session.with_shell()
             found = await search(sites, self._vm)
             self._tell_silent(found)
             self._refuse_conducted(found)
@@ -131,8 +131,8 @@ class _Job:
         way = f"{lost.source} to {lost.destination}"
         self._say(f"{lost.vm}, {way}, begun by {lost.holder}:")
         hosts = Hosts(
-            session.hypervisor(lost.source),
-            session.hypervisor(lost.destination),
+            session.place(lost.source).hypervisor,
+            session.place(lost.destination).hypervisor,
             {
                 name: session.site(name)
                 for name in (lost.source, lost.destination)

@@ -2,7 +2,7 @@
 
     async with opened(load(config)) as session:
         vm = await session.find("web")          which host has it
-        host = session.hypervisor(vm.host)      the port Hypervisor there
+        place = session.place(vm.host)          what runs it there: plain QEMU, or libvirt
 
 A host is connected when it is first asked, and all of them at the same time.
 """
@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import typer
 
+from whimbrel.cli.place import LibvirtPlace, Place, QemuPlace
 from whimbrel.config import Config
 from whimbrel.config.readers import nearest
 from whimbrel.config.settled import HOW_TO_NAME
@@ -48,6 +49,7 @@ class Session:
         self._sites: dict[str, Site] = {}
         self._hypervisors: dict[str, ResidentHost] = {}
         self._libvirts: dict[str, LibvirtHost] = {}
+        self._places: dict[str, Place] = {}
         self._kept = AsyncExitStack()
 
     @property
@@ -85,11 +87,28 @@ class Session:
             self._libvirts[name] = connect_libvirt(host, site)
         return self._libvirts[name]
 
+    def place(self, name: str) -> Place:
+        """Return what runs a host's VMs, whatever it is; `ConfigError` for an unknown name."""
+        if name not in self._places:
+            libvirt = runs_libvirt(self.config.host(name))
+            self._places[name] = (
+                LibvirtPlace(self.libvirt(name)) if libvirt else QemuPlace(self.hypervisor(name))
+            )
+        return self._places[name]
+
+    def refuse_libvirt(self, vm: VmSeen, instead: str) -> None:
+        """Raise `ConfigError` for a VM that libvirt runs, with what is typed `instead`."""
+        if runs_libvirt(self.config.host(vm.host)):
+            what = f"{vm.name} on {vm.host} is run by libvirt, and this is for plain QEMU."
+            raise ConfigError(what, f"{instead}   # on {vm.host}")
+
+    def with_shell(self) -> Mapping[str, Site]:
+        """Return the sites of all hosts to which a shell leads, by name."""
+        return {host.name: self.site(host.name) for host in self.hosts if parse_uri(host.uri).shell}
+
     async def lacking(self, name: str) -> Mapping[Capability, str]:
         """Return why a host lacks what it lacks, whatever runs it."""
-        if runs_libvirt(self.config.host(name)):
-            return await self.libvirt(name).lacking()
-        return await self.hypervisor(name).lacking()
+        return await self.place(name).hypervisor.lacking()
 
     async def close(self) -> None:
         """Undo what is held on the hosts, and end all connections; VMs go on."""
@@ -97,6 +116,7 @@ class Session:
         held, self._hypervisors = self._hypervisors, {}
         libvirts, self._libvirts = self._libvirts, {}
         sites, self._sites = self._sites, {}
+        self._places = {}
         await asyncio.gather(*(host.close() for host in libvirts.values()))
         await asyncio.gather(*(host.close() for host in held.values()))
         await asyncio.gather(*(site.close() for site in sites.values()))

@@ -1,15 +1,14 @@
 """`whimbrel watch`: looks on at a move that was started elsewhere; any number of people may.
 
 its journal is on this machine ──► everything: events, decisions, how it ends
-else ──► the VM's QEMU is asked beside whoever conducts it: figures only
+else ──► the VM's hypervisor tells it, beside whoever conducts it: figures, under libvirt passes too
 """
 
 import asyncio
 import json as json_module
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import typer
 from rich.console import Console
@@ -19,11 +18,9 @@ from whimbrel.cli.options import ConfigFile, Json, OnHost, VmName
 from whimbrel.cli.running import run
 from whimbrel.cli.session import Session, opened
 from whimbrel.config import load
-from whimbrel.errors import ConfigError, HostError
-from whimbrel.hypervisors.qemu.translate import observation_from, phase_of
+from whimbrel.errors import HostError
 from whimbrel.model.journal import Entry, Step, decision_of, event_entry, event_of
 from whimbrel.model.method import Tuning
-from whimbrel.model.migration import ENDS, Phase, PhaseChange
 from whimbrel.model.plain import shaped
 from whimbrel.practice.history import History, histories
 from whimbrel.practice.journal import Tail
@@ -31,7 +28,7 @@ from whimbrel.practice.journal import Tail
 SCHEMA = "whimbrel.watch/1"
 
 EVERY = 0.3
-"""Seconds between two looks."""
+"""Seconds between two looks at a journal."""
 
 
 def watch(vm: VmName, *, on: OnHost = None, config: ConfigFile = None, json: Json = False) -> None:
@@ -104,24 +101,6 @@ async def _journal(move: History) -> AsyncIterator[Entry]:
 
 
 async def _looks(session: Session, vm: str, host: str) -> AsyncIterator[Entry]:
-    """Yield what the source's QEMU says when asked, until its migration has ended."""
-    hypervisor, began = session.hypervisor(host), time.monotonic()
-    phase = Phase.IDLE
-    while phase not in ENDS:
-        (answer,) = await hypervisor.look(vm, "query-migrate")
-        now, at = time.time(), time.monotonic() - began
-        seen = _phase(answer)
-        if phase is Phase.IDLE and seen in {Phase.IDLE, *ENDS}:
-            raise ConfigError(
-                f"{vm} on {host} is not being moved now.", "Past moves: whimbrel history"
-            )
-        if seen is not phase:
-            phase = seen
-            yield event_entry(PhaseChange(phase, at, str(answer.get("error-desc", ""))), now)
-        if "ram" in answer and phase not in ENDS:
-            yield event_entry(observation_from(answer, at, phase), now)
-        await asyncio.sleep(EVERY)
-
-
-def _phase(answer: Mapping[str, Any]) -> Phase:
-    return phase_of(str(answer.get("status", "none")))
+    """Yield what the source's hypervisor tells beside whoever conducts the move, to its end."""
+    async for event in session.place(host).looks(vm):
+        yield event_entry(event, time.time())
