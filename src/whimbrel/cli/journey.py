@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from whimbrel.cli.asked import Asked, Looking, settings_of, wish_of
+from whimbrel.cli.place import Place, refuse_unlike
 from whimbrel.cli.session import Session
 from whimbrel.cli.ways import (
     further_links,
@@ -24,13 +25,10 @@ from whimbrel.cli.ways import (
     towards,
 )
 from whimbrel.errors import ConfigError
-from whimbrel.hypervisors.qemu import ResidentHost
-from whimbrel.hypervisors.qemu.compare import QemuExaminer
 from whimbrel.model.check import Check, failed
 from whimbrel.model.inventory import Capability, Host, MigrationAddress, MigrationLink, Vm
 from whimbrel.model.memory import LinkProfile
 from whimbrel.model.method import Method, Settings, tuning_for
-from whimbrel.model.overview import VmSeen
 from whimbrel.model.plan import Wish
 from whimbrel.model.policy import Encryption
 from whimbrel.model.record import MoveRecord
@@ -47,9 +45,6 @@ from whimbrel.theory.calibrate import LAST
 from whimbrel.theory.sharing import parse_share
 from whimbrel.theory.situation import Earlier
 
-BY_HAND = "Start it with whimbrel up, from a file that describes it (docs/config.md)."
-"""What to do about a VM whose command line cannot be built again elsewhere."""
-
 UNKNOWN_LINK = LinkProfile({1: 1.25e8}, error=0.5)
 """What a link is taken for that was neither measured nor described: 1 Gbit/s, or thereabouts."""
 
@@ -64,8 +59,8 @@ class Journey:
         machine: The guest's machine.
         source: The host it runs on, as described.
         destination: The host it shall run on, as described.
-        here: The source's hypervisor.
-        there: The destination's.
+        here: What runs VMs at the source.
+        there: What runs them at the destination.
         link: The destination's migration link.
         address: Where the destination will listen; with a fresh key where it is encrypted.
         ruling: Whether it is encrypted, and why.
@@ -82,8 +77,8 @@ class Journey:
     machine: Machine
     source: Host
     destination: Host
-    here: ResidentHost
-    there: ResidentHost
+    here: Place
+    there: Place
     link: MigrationLink
     address: MigrationAddress
     ruling: Ruling
@@ -115,10 +110,11 @@ async def begun(session: Session, asked: Asked) -> Journey:
         raise ConfigError(
             f"{asked.vm} runs on {source.name} already.", "Name another host with --to."
         )
-    here, there = session.hypervisor(source.name), session.hypervisor(destination.name)
+    refuse_unlike(source, destination)
+    here, there = session.place(source.name), session.place(destination.name)
     link, further = await _ways(session, asked, source, destination)
-    finding = asyncio.create_task(_machine(here, seen))
-    ours, theirs = (asyncio.create_task(each.capabilities()) for each in (here, there))
+    finding = asyncio.create_task(here.machine(seen))
+    ours, theirs = (asyncio.create_task(each.hypervisor.capabilities()) for each in (here, there))
     try:
         machine, able_here, able_there = await asyncio.gather(finding, ours, theirs)
     finally:
@@ -169,13 +165,6 @@ async def _ways(
     return link, further
 
 
-async def _machine(here: ResidentHost, seen: VmSeen) -> Machine:
-    """Return the VM, conducted from here; one that was started by hand is adopted."""
-    if seen.socket is not None and seen.by_hand:
-        return (await here.adopt(seen.socket)).machine
-    return await here.find(seen.name)
-
-
 async def _copies(machine: Machine, places: Sequence[str]) -> tuple[DiskCopy, ...]:
     """Return what is to be copied to where; nothing where no place was named."""
     if not places:
@@ -217,8 +206,8 @@ async def checked(journey: Journey) -> tuple[Check, ...]:
         machine=journey.machine,
         source=here,
         destination=there,
-        source_examiner=QemuExaminer(here),
-        destination_examiner=QemuExaminer(there),
+        source_examiner=journey.here.examiner(),
+        destination_examiner=journey.there.examiner(),
         address=journey.address,
         arrival=journey.arrival,
         copies=journey.copies,
@@ -228,8 +217,7 @@ async def checked(journey: Journey) -> tuple[Check, ...]:
     found = await preflight(subject)
     if journey.shared is not None:
         found = (*found, journey.shared)
-    reasons = journey.here.hindrances(journey.machine)
-    found = (*found, *(failed("started by hand", why, BY_HAND) for why in reasons))
+    found = tuple(await journey.here.judged(journey.machine, found, journey.there))
     if isinstance(journey.ruling, Refused):
         refusal = failed("encryption", journey.ruling.reason, journey.ruling.remedy)
         return (*found, refusal)
@@ -246,14 +234,14 @@ async def outset_of(journey: Journey, past: Sequence[MoveRecord]) -> Outset:
     assumed = UNKNOWN_LINK if known is None else LinkProfile({1: known}, error=0.2)
     return Outset(
         machine=journey.machine,
-        source=journey.here,
-        destination=journey.there,
+        source=journey.here.hypervisor,
+        destination=journey.there.hypervisor,
         here=SiteHost(here),
         there=SiteHost(there),
         link=link,
         together=together,
         assumed=assumed,
-        version=(await journey.here.abilities()).version,
+        version=await journey.here.version(),
         wish=journey.wish,
         settings=journey.settings,
         method=journey.asked.method,
@@ -266,7 +254,8 @@ async def outset_of(journey: Journey, past: Sequence[MoveRecord]) -> Outset:
 
 async def _together(journey: Journey, first: SiteLink) -> SiteLink | None:
     """Return the probe of all NICs at once; None where there is one, or no MPTCP."""
-    able = await asyncio.gather(journey.here.capabilities(), journey.there.capabilities())
+    places = (journey.here, journey.there)
+    able = await asyncio.gather(*(each.hypervisor.capabilities() for each in places))
     if not journey.further or any(Capability.MPTCP not in each for each in able):
         return None
     return await first.with_further([each.address for each in journey.further])

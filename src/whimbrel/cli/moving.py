@@ -82,9 +82,9 @@ async def _request(
     guarded = how.certificate is not None
     wish = journey.wish
     return Request(
-        source=journey.here,
+        source=journey.here.hypervisor,
         machine=journey.machine,
-        destination=journey.there,
+        destination=journey.there.hypervisor,
         address=journey.address,
         tuning=tuning,
         timeout=wish.total_time,
