@@ -22,7 +22,7 @@ from whimbrel.hypervisors.qemu import ResidentHost
 from whimbrel.hypervisors.qemu.compare import QemuExaminer
 from whimbrel.hypervisors.qemu.translate import observation_from, phase_of
 from whimbrel.model.check import Check, failed, passed
-from whimbrel.model.inventory import Host
+from whimbrel.model.inventory import X509, Host
 from whimbrel.model.migration import ENDS, Event, Phase, PhaseChange
 from whimbrel.model.overview import VmSeen
 from whimbrel.model.uri import parse_uri
@@ -58,6 +58,12 @@ class Place(Protocol):
 
     async def afterwards(self, vm: str, there: "Place", /) -> list[Check]:
         """Return what is left here of a VM that has moved there, and what became of it there."""
+
+    def credentials(self, named: X509 | None) -> X509 | None:
+        """Return the certificates that encrypt moves from here: those that both hosts name, if any.
+
+        None: a key is made for each move.
+        """
 
     def looks(self, vm: str) -> AsyncIterator[Event]:
         """Yield what happens to a VM that leaves, beside whoever conducts its move, to its end.
@@ -99,6 +105,10 @@ class QemuPlace:
             return [passed("source", gone)]
         still = f"Its process on {name} is still there, stopped."
         return [failed("source", still, f"whimbrel recover {vm}")]
+
+    def credentials(self, named: X509 | None) -> X509 | None:
+        """See `Place.credentials`."""
+        return named
 
     async def looks(self, vm: str) -> AsyncIterator[Event]:
         """See `Place.looks`; QEMU is asked again and again, so only figures are told."""
@@ -152,6 +162,10 @@ class LibvirtPlace:
             return []
         defined = self._defined.get(vm, False)
         return await at_home(self.hypervisor, vm, defined=defined, there=there.hypervisor)
+
+    def credentials(self, named: X509 | None) -> X509 | None:
+        """See `Place.credentials`; libvirt has its own, and nothing else to encrypt with."""
+        return named or X509("", "")
 
     async def looks(self, vm: str) -> AsyncIterator[Event]:
         """See `Place.looks`; libvirt tells everybody who listens."""

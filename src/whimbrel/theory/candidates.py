@@ -73,8 +73,8 @@ def candidates(
     rejected: list[Rejection] = []
     for method in methods:
         tuning = _within(tuning_for(method, settings), source & destination)
-        lacks = _lacks("source", tuning.needs - source) + _lacks(
-            "destination", tuning.needs - destination
+        lacks = _lacks("source", _needed(tuning, source)) + _lacks(
+            "destination", _needed(tuning, destination)
         )
         if tuning.encrypted and tuning.transport is Transport.RDMA:
             lacks.insert(0, "QEMU cannot encrypt RDMA")
@@ -83,6 +83,12 @@ def candidates(
         else:
             possible.append(Candidate(method, tuning))
     return tuple(possible), tuple(rejected)
+
+
+def _needed(tuning: Tuning, able: frozenset[Capability]) -> frozenset[Capability]:
+    """Return what a host lacks for a tuning; certificates encrypt as well as a key does."""
+    lacking = tuning.needs - able
+    return lacking - {Capability.TLS_PSK} if Capability.TLS_X509 in able else lacking
 
 
 def variants(situation: Situation, settings: Settings, wish: Wish) -> Found:

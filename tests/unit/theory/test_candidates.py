@@ -102,6 +102,14 @@ def test_what_a_host_lacks_is_ruled_out_once_with_its_reason() -> None:
     assert "rdma" in refusal.reason
 
 
+def test_certificates_encrypt_where_no_key_can() -> None:
+    told = replace(SETTINGS, encrypted=True)
+    without = situation(common=ALL - {Capability.TLS_PSK, Capability.TLS_X509})
+    assert variants(without, told, WISH)[0] == ()
+    by_certificate = situation(common=ALL - {Capability.TLS_PSK})
+    assert Method.TCP in {each.method for each in variants(by_certificate, told, WISH)[0]}
+
+
 @given(
     st.none() | st.floats(1e6, 1e9),
     st.none() | st.floats(1e6, 1e9),
