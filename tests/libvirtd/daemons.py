@@ -5,6 +5,7 @@
         pair.a.remote               the same for other hosts: by TCP, on the lab's network
         await pair.b.kill()         libvirtd dies at once; its VMs go on
         await pair.b.start()        and is there again
+        await pair.b.configure('migration_port_min = 50000')    the same, with settings of its own
 
 Each has a hostname, a host_uuid and folders of its own, by which libvirt tells hosts apart; all
 else of this machine they share. It listens on its address within the lab and nowhere else. At
@@ -156,6 +157,12 @@ class Libvirt:
                 assert reaper.poll() is None, log.read_text()
                 await asyncio.sleep(0.05)  # nobody tells when it listens
         self._daemon = int(self._pid_file.read_text())
+
+    async def configure(self, *lines: str) -> None:
+        """Start the daemon anew with these lines in its qemu.conf, besides those it always has."""
+        (self.folder / "etc" / "qemu.conf").write_text("\n".join((QEMU, *lines, "")))
+        await self.kill()
+        await self.start()
 
     async def kill(self) -> None:
         """End the daemon as a power cut would; VMs go on."""

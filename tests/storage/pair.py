@@ -114,6 +114,8 @@ async def two_hosts(folder: Path) -> AsyncIterator[Pair]:
 class OverWire:
     """A companion whose disks travel over a wire of the test's."""
 
+    pauses = True
+
     def __init__(self, beside: StorageBeside, wire: Wire) -> None:
         self._beside, self._wire = beside, wire
 

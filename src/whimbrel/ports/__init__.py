@@ -33,12 +33,13 @@ from whimbrel.model.migration import Action, Event, Phase
 from whimbrel.model.preflight import HypervisorFacts, MachineFacts
 from whimbrel.ports.memory import IN_MEMORY, NEVER_PROVIDED, SWAPPED_OUT, Inspection, Look, Written
 from whimbrel.ports.site import Finished, Shell, Site, Talk
-from whimbrel.ports.storage import Export, Mirror, Storage
+from whimbrel.ports.storage import Carrying, Export, Mirror, Storage
 
 __all__ = [
     "IN_MEMORY",
     "NEVER_PROVIDED",
     "SWAPPED_OUT",
+    "Carrying",
     "Companion",
     "Ended",
     "Examiner",
@@ -150,6 +151,10 @@ class Companion(Protocol):
     exclude each other. Each may raise `HostError`; the first two thereby end the move, with
     the guest at the source.
     """
+
+    @property
+    def pauses(self) -> bool:
+        """Whether the guest must stand still for `before_handover`, which else is not called."""
 
     async def before_memory(self, reception: Reception) -> None:
         """Make ready; returns when memory may begin (mirrors in step).

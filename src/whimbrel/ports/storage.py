@@ -1,7 +1,7 @@
 """What is asked of a machine's disks: facts, exports at a destination, copies at a source."""
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from whimbrel.model.inventory import Disk, MigrationAddress
 from whimbrel.model.storage import Copying, DiskFacts, DiskWrites, Extent
@@ -84,3 +84,19 @@ class Storage(Protocol):
 
     async def release(self) -> None:
         """Give up every copy and export that whimbrel began here, this one or an earlier one."""
+
+
+@runtime_checkable
+class Carrying(Protocol):
+    """A `Storage` whose disks go to another host within the hypervisor's own move.
+
+    There is no mirror and no export then: whoever sends memory sends the disks before it, and
+    both are whole when the guest arrives.
+    """
+
+    def carry(self, disks: Sequence[str], extent: Extent, port: int = 0) -> None:
+        """Let the next move from here copy these disks; `release` takes that back.
+
+        The destination's machine says where each lies there (`Vm.disks`); its images are there,
+        as for `Storage.mirror`. They are taken at the migration address, at `port` (0: any).
+        """

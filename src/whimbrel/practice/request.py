@@ -93,7 +93,7 @@ class Request:
 
     @property
     def settings(self) -> Tuning:
-        """The tuning; with companions the guest waits for them before it is handed over."""
-        if not self.companions:
+        """The tuning; the guest waits for companions that need it before it is handed over."""
+        if not any(companion.pauses for companion in self.companions):
             return self.tuning
         return replace(self.tuning, pause_before_switchover=True)

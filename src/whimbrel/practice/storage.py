@@ -8,6 +8,9 @@
       after_arrival       the images are the VM's; the source's stay, or go when that was asked
       after_failure       copies given up, images removed; the guest never left its own disks
 
+Where the hypervisor's own move copies disks (`ports.Carrying`: libvirt), it is told which, and
+whimbrel makes the images and keeps or removes them.
+
 A copy that was let go of has never been the source's disk. So up to the moment at which the
 guest runs at the destination, nothing that happens here can harm it.
 """
@@ -19,7 +22,7 @@ from dataclasses import dataclass, replace
 
 from whimbrel.errors import HostError
 from whimbrel.model.storage import Extent
-from whimbrel.ports import Export, Machine, Reception, Site
+from whimbrel.ports import Carrying, Export, Machine, Reception, Site
 from whimbrel.practice.copying import PATIENCE, Copies, Onlooker
 from whimbrel.practice.images import Images
 from whimbrel.practice.storage_places import DiskCopy, moved_vm, placed_copies
@@ -63,6 +66,8 @@ class StorageBeside:
         copies: What is copied to where.
         report: What became of the source's images, sentences for people; known after arrival.
     """
+
+    pauses = True
 
     def __init__(
         self,
@@ -197,6 +202,29 @@ class StorageBeside:
         return next(d.path for d in self._machine.vm.disks if d.name == copy.facts.name)
 
 
+class StorageWithin(StorageBeside):
+    """Disks that the hypervisor's own move copies, before memory and out of the onlooker's sight.
+
+    They keep to the move's own bandwidth limit; `rate` and `patience` of the wish are not used.
+    """
+
+    pauses = False
+
+    async def before_memory(self, reception: Reception) -> None:  # noqa: ARG002 - the port
+        """See `ports.Companion.before_memory`; nothing is copied yet."""
+        self._begun = True
+        storage = self._machine.storage()
+        if not isinstance(storage, Carrying):
+            raise HostError(f"The hypervisor of {self._machine.vm.name} copies no disks.")
+        for copy in self.copies:
+            await self._identify(copy)
+        names = [copy.facts.name for copy in self.copies]
+        storage.carry(names, self._wish.extent, self._wish.port)
+
+    async def before_handover(self) -> None:
+        """See `ports.Companion.before_handover`; nobody need wait for this."""
+
+
 @asynccontextmanager
 async def storage_beside(
     machine: Machine, hosts: Hosts, wish: StorageWish, onlooker: Onlooker
@@ -212,7 +240,8 @@ async def storage_beside(
     """
     facts = await machine.storage().disks()
     copies = placed_copies(machine.vm, facts, wish.places, wish.extent)
-    beside = StorageBeside(machine, hosts, copies, wish, onlooker)
+    kind = StorageWithin if isinstance(machine.storage(), Carrying) else StorageBeside
+    beside = kind(machine, hosts, copies, wish, onlooker)
     await beside.make_images()
     try:
         yield beside

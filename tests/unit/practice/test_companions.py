@@ -21,6 +21,8 @@ from whimbrel.practice.move import Moved, Request, move
 class Diary:
     """A journal and companions that write into one list."""
 
+    pauses = True
+
     lines: list[str] = field(default_factory=list)
     refuses: str = ""
     hangs: bool = False

@@ -45,6 +45,8 @@ class Stubborn(FakeMachine):
 class Disks:
     """A companion that may fail before memory is sent, and when it is undone."""
 
+    pauses = True
+
     here: FakeMachine
     dies: bool = False
     left: str = ""

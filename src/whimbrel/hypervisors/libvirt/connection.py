@@ -16,10 +16,12 @@ import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from whimbrel.errors import CommandRefused, HostError, HostUnreachable, Unsupported
+from whimbrel.hypervisors.libvirt.disk_calls import DiskCalls
+from whimbrel.hypervisors.libvirt.ears import Ears
 from whimbrel.hypervisors.libvirt.states import Happening, State
 
 try:
@@ -218,7 +220,7 @@ class Connection:
         return CommandRefused(f"libvirt on host {self.name} refused: {words}")
 
 
-class Domain:
+class Domain(DiskCalls):
     """One VM as libvirt holds it."""
 
     def __init__(self, connection: Connection, handle: Any) -> None:
@@ -340,30 +342,6 @@ class Domain:
 
     async def _call(self, work: Callable[..., T], *arguments: Any) -> T:
         return await self.connection.call(work, *arguments)
-
-
-class Ears:
-    """What hears libvirt tell of one VM; to be closed."""
-
-    def __init__(
-        self, among: list[Ears], domain_id: str, side: Side, heard: asyncio.Queue[Happening]
-    ) -> None:
-        self._among, self._domain_id = among, domain_id
-        self._side, self._heard = side, heard
-        self._loop = asyncio.get_running_loop()
-        among.append(self)
-
-    def close(self) -> None:
-        """Listen no more; harmless when that is so."""
-        if self in self._among:
-            self._among.remove(self)
-
-    def hear(self, domain_id: str, happening: Happening) -> None:
-        """Take what was told, in libvirt's thread."""
-        if domain_id == self._domain_id:
-            with suppress(RuntimeError):  # the loop has ended
-                mine = replace(happening, side=self._side)
-                self._loop.call_soon_threadsafe(self._heard.put_nowait, mine)
 
 
 _hearing = threading.Lock()

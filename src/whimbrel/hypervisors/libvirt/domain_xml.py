@@ -15,9 +15,12 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree as Tree  # noqa: ICN001 - no abbreviations
 
 from whimbrel.errors import ProtocolError, Unsupported
+from whimbrel.hypervisors.libvirt.disk_xml import disk_name, lay, let_go_of_zeros, path_of
 from whimbrel.model.inventory import Disk, Nic, Vm
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from whimbrel.model.method import PreparedMemory
 
 _KINDS = {"kvm": "kvm", "tcg": "qemu"}
@@ -84,13 +87,22 @@ def described(xml: str) -> Vm:
         raise ProtocolError(f"libvirt's XML of a VM cannot be read: {error}") from error
 
 
-def at_destination(xml: str, sockets: str | None, prepared: PreparedMemory | None) -> str:
+def at_destination(
+    xml: str,
+    sockets: str | None,
+    prepared: PreparedMemory | None,
+    disks: Mapping[str, Disk] | None = None,
+    *,
+    sparse: bool = False,
+) -> str:
     """Return a source's XML with what may differ at the destination.
 
     Args:
         xml: The source's live XML, made to be moved.
         sockets: What the paths of the channels' sockets begin with there; None: libvirt chooses.
         prepared: Touch memory beforehand; None: leave that as it is.
+        disks: Disks that lie elsewhere there, by name.
+        sparse: Whether zeros that are copied to these become holes there.
     """
     root = Tree.fromstring(xml)  # noqa: S314 - from the libvirt that we trust
     for channel in _channels(root):
@@ -106,7 +118,18 @@ def at_destination(xml: str, sockets: str | None, prepared: PreparedMemory | Non
         for old in backing.findall("allocation"):
             backing.remove(old)
         Tree.SubElement(backing, "allocation", mode="immediate", threads=str(prepared.threads))
+    for made in root.findall("devices/disk"):
+        if disks and disk_name(made) in disks:
+            lay(made, disks[disk_name(made)])
+            if sparse:
+                let_go_of_zeros(made)
     return Tree.tostring(root, encoding="unicode")
+
+
+def memory_limited(xml: str) -> bool:
+    """Tell whether a VM's memory has a hard limit."""
+    root = Tree.fromstring(xml)  # noqa: S314 - as above
+    return root.find("memtune/hard_limit") is not None
 
 
 def channel_paths(xml: str) -> dict[str, str]:
@@ -158,12 +181,10 @@ def _cpu(root: Tree.Element, vm: Vm) -> None:
 
 
 def _disk(devices: Tree.Element, disk: Disk, number: int) -> None:
-    block = disk.path.startswith("/dev/")
-    if not disk.path.startswith("/"):
-        raise Unsupported(f"Disk {disk.name} is at {disk.path}: give libvirt a path.")
-    made = Tree.SubElement(devices, "disk", type="block" if block else "file", device="disk")
+    made = Tree.SubElement(devices, "disk", device="disk")
     Tree.SubElement(made, "driver", name="qemu", type=disk.format, cache=disk.cache)
-    Tree.SubElement(made, "source", {"dev" if block else "file": disk.path})
+    let_go_of_zeros(made)
+    lay(made, disk)
     Tree.SubElement(made, "target", dev=f"vd{chr(ord('a') + number)}", bus="virtio")
     if disk.read_only:
         Tree.SubElement(made, "readonly")
@@ -218,14 +239,11 @@ def _described(root: Tree.Element) -> Vm:
 
 
 def _seen_disk(made: Tree.Element) -> Disk:
-    source, driver, target = (made.find(each) for each in ("source", "driver", "target"))
-    place = {} if source is None else source.attrib
+    driver = made.find("driver")
     words = {} if driver is None else driver.attrib
-    called = "" if target is None else target.get("dev", "")
-    path = place.get("file") or place.get("dev") or place.get("volume") or place.get("name") or ""
     return Disk(
-        name=_alias(made, called),
-        path=path,
+        name=disk_name(made),
+        path=path_of(made),
         format=words.get("type", "raw"),
         cache=words.get("cache", "none"),
         read_only=made.find("readonly") is not None,

@@ -21,6 +21,7 @@ from whimbrel.hypervisors.libvirt.phases import STATES, TOLD, way_between
 from whimbrel.hypervisors.libvirt.states import Happening, State
 from whimbrel.hypervisors.libvirt.translate import (
     ended_from,
+    has_disks,
     has_memory,
     mebibytes,
     milliseconds,
@@ -47,7 +48,8 @@ from whimbrel.ports import Ended
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
-    from whimbrel.hypervisors.libvirt.connection import Domain, Ears
+    from whimbrel.hypervisors.libvirt.connection import Domain
+    from whimbrel.hypervisors.libvirt.ears import Ears
     from whimbrel.hypervisors.libvirt.machine import LibvirtMachine, LibvirtReception
     from whimbrel.model.inventory import MigrationAddress
 
@@ -329,8 +331,11 @@ class LibvirtMigration:
         raise HostUnreachable("The source's VM has ended, and nobody saw it arrive.")
 
     def _seen(self, job: Mapping[str, Any]) -> list[Event]:
-        if not has_memory(job) or self._phase in ENDS:
+        if self._phase in ENDS:
             return []
+        if not has_memory(job):
+            # Disks go first; whoever counts the time must hear meanwhile that it goes on.
+            return [Observation(self._now(), self._phase)] if has_disks(job) else []
         changes: list[Event] = []
         if self._phase in {Phase.IDLE, Phase.SETUP}:
             changes += self._enter(Phase.PRECOPY)

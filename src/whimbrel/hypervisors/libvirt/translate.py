@@ -7,11 +7,13 @@ that was set during an earlier move.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from whimbrel.model.inventory import Capability
-from whimbrel.model.method import Postcopy, Tuning
+from whimbrel.model.method import Postcopy, Transport, Tuning
 from whimbrel.model.migration import Observation, Phase
+from whimbrel.model.storage import Extent
 from whimbrel.model.units import MIB
 from whimbrel.ports import Ended
 
@@ -31,11 +33,48 @@ _RUNNING_JOBS = {1, 2}
 """virDomainJobType: bounded and unbounded."""
 
 
-def flags_for(tuning: Tuning, *, persistent: bool = False) -> frozenset[str]:
+@dataclass(frozen=True)
+class Luggage:
+    """Disks that libvirt copies as a part of its move.
+
+    Attributes:
+        targets: As the guest's definition names them (vda).
+        extent: How much of each chain.
+        port: Where the destination takes them; 0 lets libvirt choose.
+        sparse: Whether zeros are looked for, so that holes stay holes (libvirt 10.9).
+    """
+
+    targets: tuple[str, ...]
+    extent: Extent = Extent.WHOLE
+    port: int = 0
+    sparse: bool = False
+
+
+def needs(tuning: Tuning) -> frozenset[Capability]:
+    """Return what a tuning needs of libvirt, which encrypts with certificates and nothing else."""
+    if not tuning.encrypted:
+        return tuning.needs
+    return tuning.needs - {Capability.TLS_PSK} | {Capability.TLS_X509}
+
+
+def flags_for(
+    tuning: Tuning,
+    *,
+    persistent: bool = False,
+    encrypted: bool = False,
+    luggage: Luggage | None = None,
+) -> frozenset[str]:
     """Return the flags of a move, as libvirt names them without VIR_MIGRATE_.
 
     The guest is left standing at the destination until it may run, except where post-copy may
     begin: then libvirt lets it run there itself, as soon as the source has stopped it for good.
+
+    Args:
+        tuning: Its settings.
+        persistent: Whether libvirt remembers the VM beyond its end.
+        encrypted: Whether it goes through TLS, its disks as well.
+        luggage: The disks that go along. What the guest writes waits for its copy: libvirt can
+            only be told beforehand, and a copy that the guest outruns would never end.
     """
     flags = {"LIVE", "CHANGE_PROTECTION", "ABORT_ON_ERROR"}
     flags |= {"PAUSED"} if tuning.postcopy is Postcopy.NEVER else {"POSTCOPY"}
@@ -45,6 +84,13 @@ def flags_for(tuning: Tuning, *, persistent: bool = False) -> frozenset[str]:
         flags.add("COMPRESSED")
     if tuning.throttling:
         flags.add("AUTO_CONVERGE")
+    if tuning.pin_all:
+        flags.add("RDMA_PIN_ALL")
+    if encrypted:
+        flags.add("TLS")
+    if luggage is not None:
+        flags.add("NON_SHARED_INC" if luggage.extent is Extent.TOP else "NON_SHARED_DISK")
+        flags.add("NON_SHARED_SYNCHRONOUS_WRITES")
     if persistent:
         flags |= {"PERSIST_DEST", "UNDEFINE_SOURCE"}
     return frozenset(flags)
@@ -71,10 +117,27 @@ def parameters_for(tuning: Tuning) -> dict[str, Any]:
     return parameters
 
 
-def address_parameters(address: MigrationAddress) -> dict[str, Any]:
-    """Return the typed parameters that name where the destination listens, and only there."""
+def address_parameters(
+    address: MigrationAddress, transport: Transport = Transport.TCP, luggage: Luggage | None = None
+) -> dict[str, Any]:
+    """Return the typed parameters that name where the destination listens, and only there.
+
+    Disks whose port libvirt chooses are taken at the same address.
+    """
     host = f"[{address.host}]" if ":" in address.host else address.host
-    return {"migrate_uri": f"tcp://{host}:{address.port}", "listen_address": address.host}
+    parameters: dict[str, Any] = {
+        "migrate_uri": f"{transport.value}://{host}:{address.port}",
+        "listen_address": address.host,
+    }
+    if address.credentials is not None and address.credentials.hostname:
+        parameters["tls.destination"] = address.credentials.hostname
+    if luggage is not None:
+        parameters["migrate_disks"] = list(luggage.targets)
+        if luggage.sparse:
+            parameters["migrate_disks_detect_zeroes"] = list(luggage.targets)
+        if luggage.port:
+            parameters["disks_uri"] = f"tcp://{host}:{luggage.port}"
+    return parameters
 
 
 def mebibytes(rate: float | None) -> int:
@@ -97,14 +160,14 @@ def lacking(versions: Versions) -> dict[Capability, str]:
 
 
 _NOT_REACHED = {
-    Capability.RDMA: "whimbrel does not move by RDMA through libvirt",
-    Capability.RDMA_PIN_ALL: "whimbrel does not move by RDMA through libvirt",
     Capability.MPTCP: "libvirt's migration addresses have no word for MPTCP",
     Capability.FREE_PAGE_HINTS: "libvirt does not know virtio-balloon's free-page-hint",
     Capability.PAUSE_BEFORE_SWITCHOVER: "libvirt pauses before switchover and goes on by itself",
     Capability.TLS_PSK: "libvirt encrypts with certificates only, never with a key per move",
-    Capability.TLS_X509: "whimbrel does not use libvirt's TLS",
 }
+
+FINDS_ZEROS = 10009000
+"""The first libvirt that finds zeros in disks as it copies them to another host."""
 
 # The first libvirt on the host and the first QEMU below it that have it.
 _SINCE = {
@@ -114,6 +177,9 @@ _SINCE = {
     Capability.ZLIB: (9004000, 5000000),
     Capability.ZSTD: (9004000, 5000000),
     Capability.XBZRLE: (1003004, 1002000),
+    Capability.RDMA: (1002009, 2000000),
+    Capability.RDMA_PIN_ALL: (1002009, 2000000),
+    Capability.TLS_X509: (6000000, 2007000),
     Capability.THROTTLING: (2000000, 1006000),
     Capability.POSTCOPY: (1003003, 2006000),
     Capability.POSTCOPY_PREEMPT: (9000000, 7001000),
@@ -145,6 +211,11 @@ def under_way(job: Mapping[str, Any]) -> bool:
 def has_memory(job: Mapping[str, Any]) -> bool:
     """Tell whether a move's figures have come: libvirt says zeros before."""
     return bool(job.get("memory_total"))
+
+
+def has_disks(job: Mapping[str, Any]) -> bool:
+    """Tell whether a move copies disks."""
+    return bool(job.get("disk_total"))
 
 
 def observation_from(job: Mapping[str, Any], at: float, phase: Phase) -> Observation:

@@ -1,6 +1,7 @@
 """Settings become libvirt's flags and typed parameters, figures come back, and what is missing."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -9,17 +10,20 @@ from hypothesis import strategies as st
 from whimbrel.hypervisors.libvirt.connection import Versions
 from whimbrel.hypervisors.libvirt.translate import (
     NO_LIMIT,
+    Luggage,
     address_parameters,
     ended_from,
     flags_for,
     lacking,
     mebibytes,
+    needs,
     observation_from,
     parameters_for,
 )
-from whimbrel.model.inventory import Capability, MigrationAddress
-from whimbrel.model.method import Codec, Compression, Postcopy, Tuning
+from whimbrel.model.inventory import X509, Capability, MigrationAddress
+from whimbrel.model.method import Codec, Compression, Postcopy, Transport, Tuning
 from whimbrel.model.migration import Phase
+from whimbrel.model.storage import Extent
 from whimbrel.model.units import MIB
 
 NEWEST = Versions(11003000, 11003000, 10000002)
@@ -82,16 +86,94 @@ def test_the_destination_listens_at_the_named_address_and_nowhere_else() -> None
     }
 
 
+ROWS: dict[str, tuple[Tuning, set[str], dict[str, Any]]] = {
+    "PARALLEL": (Tuning(channels=3), {"PARALLEL"}, {"parallel.connections": 3}),
+    "zlib": (
+        Tuning(channels=2, compression=Compression(Codec.ZLIB, 6)),
+        {"PARALLEL", "COMPRESSED"},
+        {"parallel.connections": 2, "compression": "zlib", "compression.zlib.level": 6},
+    ),
+    "xbzrle": (
+        Tuning(xbzrle_cache=MIB),
+        {"COMPRESSED"},
+        {"compression": "xbzrle", "compression.xbzrle.cache": MIB},
+    ),
+    "AUTO_CONVERGE": (Tuning(throttling=True), {"AUTO_CONVERGE"}, {}),
+    "bandwidth": (Tuning(bandwidth_limit=9.0 * MIB), set(), {"bandwidth": 9}),
+    "bandwidth.avail.switchover": (
+        Tuning(switchover_bandwidth=200.0 * MIB),
+        set(),
+        {"bandwidth.avail.switchover": 200},
+    ),
+    "bandwidth.postcopy": (
+        Tuning(postcopy=Postcopy.AFTER_FIRST_PASS, bandwidth_limit=9.0 * MIB),
+        {"POSTCOPY"},
+        {"bandwidth": 9, "bandwidth.postcopy": 9},
+    ),
+    "RDMA_PIN_ALL": (
+        Tuning(transport=Transport.RDMA, pin_all=True),
+        {"RDMA_PIN_ALL"},
+        {},
+    ),
+}
+"""Each setting with what it becomes, beside what every move has (qemu-facts' libvirt map)."""
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_each_setting_becomes_what_libvirt_calls_it_and_nothing_else(row: str) -> None:
+    tuning, flags, parameters = ROWS[row]
+    usual = {"LIVE", "CHANGE_PROTECTION", "ABORT_ON_ERROR", "PAUSED"}
+    if tuning.postcopy is not Postcopy.NEVER:
+        usual.remove("PAUSED")
+    assert flags_for(tuning) == usual | flags
+    assert parameters_for(tuning) == {"bandwidth": NO_LIMIT} | parameters
+
+
+def test_rdma_is_a_way_to_the_address() -> None:
+    parameters = address_parameters(MigrationAddress("10.0.0.2", 49152), Transport.RDMA)
+    assert parameters["migrate_uri"] == "rdma://10.0.0.2:49152"
+
+
+def test_tls_is_asked_for_with_the_name_that_the_certificate_must_say() -> None:
+    assert "TLS" not in flags_for(Tuning())
+    assert "TLS" in flags_for(Tuning(), encrypted=True)
+    by_name = MigrationAddress("10.0.0.2", 1, credentials=X509("", "", "b.example"))
+    assert address_parameters(by_name)["tls.destination"] == "b.example"
+    by_address = MigrationAddress("10.0.0.2", 1, credentials=X509("", ""))
+    assert "tls.destination" not in address_parameters(by_address)
+
+
+def test_encryption_needs_certificates_and_no_key() -> None:
+    assert Capability.TLS_X509 in needs(Tuning(encrypted=True))
+    assert Capability.TLS_PSK not in needs(Tuning(encrypted=True))
+    assert needs(Tuning()) == Tuning().needs
+
+
+@pytest.mark.parametrize(
+    ("extent", "flag"), [(Extent.WHOLE, "NON_SHARED_DISK"), (Extent.TOP, "NON_SHARED_INC")]
+)
+def test_chosen_disks_go_along_and_writes_wait_for_their_copies(extent: Extent, flag: str) -> None:
+    luggage = Luggage(("vda", "vdc"), extent)
+    added = flags_for(Tuning(), luggage=luggage) - flags_for(Tuning())
+    assert added == {flag, "NON_SHARED_SYNCHRONOUS_WRITES"}
+    address = MigrationAddress("fd00::2", 49152)
+    assert address_parameters(address, luggage=luggage) == {
+        "migrate_uri": "tcp://[fd00::2]:49152",
+        "listen_address": "fd00::2",
+        "migrate_disks": ["vda", "vdc"],
+    }
+    at_port = address_parameters(address, luggage=replace(luggage, port=49200, sparse=True))
+    assert at_port["disks_uri"] == "tcp://[fd00::2]:49200"
+    assert at_port["migrate_disks_detect_zeroes"] == ["vda", "vdc"]
+
+
 def test_what_no_libvirt_can_reach_is_missing_with_its_reason() -> None:
     missing = lacking(NEWEST)
     assert set(missing) == {
-        Capability.RDMA,
-        Capability.RDMA_PIN_ALL,
         Capability.MPTCP,
         Capability.FREE_PAGE_HINTS,
         Capability.PAUSE_BEFORE_SWITCHOVER,
         Capability.TLS_PSK,
-        Capability.TLS_X509,
     }
     assert all(missing.values())
 

@@ -1,0 +1,115 @@
+"""Disks in libvirt's XML: where they lie, what they rest on, and copies on their way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree as Tree  # noqa: ICN001 - no abbreviations
+
+from whimbrel.errors import Unsupported
+
+if TYPE_CHECKING:
+    from whimbrel.model.inventory import Disk
+
+
+@dataclass(frozen=True)
+class DiskSeen:
+    """One disk in a VM's live XML.
+
+    Attributes:
+        name: Its name.
+        target: libvirt's name of it (vda).
+        chain: Path and format of each of its images, the one that is written to first.
+        read_only: Whether the guest may not write to it.
+        copy: The path that a copy of it goes to; empty: none is made.
+        in_step: Whether that copy is in step.
+    """
+
+    name: str
+    target: str
+    chain: tuple[tuple[str, str], ...]
+    read_only: bool = False
+    copy: str = ""
+    in_step: bool = False
+
+
+def disks_seen(xml: str) -> tuple[DiskSeen, ...]:
+    """Return the disks in a VM's live XML that hold an image."""
+    root = Tree.fromstring(xml)  # noqa: S314 - from the libvirt that we trust
+    found = (_looked_at(made) for made in root.findall("devices/disk"))
+    return tuple(each for each in found if each.chain)
+
+
+def copy_xml(disk: Disk, *, flat: bool) -> str:
+    """Return the place of a copy as libvirt is told of it; `flat`: it rests on nothing."""
+    made = Tree.Element("disk", device="disk")
+    Tree.SubElement(made, "driver", name="qemu", type=disk.format)
+    lay(made, disk)
+    if flat:
+        Tree.SubElement(made, "backingStore")
+    return Tree.tostring(made, encoding="unicode")
+
+
+def lay(made: Tree.Element, disk: Disk) -> None:
+    """Let a disk lie where it is said to, on what its image itself says that it rests on."""
+    if not disk.path.startswith("/"):
+        raise Unsupported(f"Disk {disk.name} is at {disk.path}: give libvirt a path.")
+    block = disk.path.startswith("/dev/")
+    for tag in ("source", "backingStore"):
+        for old in made.findall(tag):
+            made.remove(old)
+    made.set("type", "block" if block else "file")
+    Tree.SubElement(made, "source", {"dev" if block else "file": disk.path})
+    driver = made.find("driver")
+    if driver is not None:
+        driver.set("type", disk.format)
+
+
+def let_go_of_zeros(made: Tree.Element) -> None:
+    """Let a disk give back the space of what is zeroed or discarded, for as long as it runs."""
+    driver = made.find("driver")
+    if driver is not None:
+        driver.set("discard", "unmap")
+
+
+def disk_name(made: Tree.Element) -> str:
+    """Return its name: one that somebody chose, else libvirt's, the same alive and defined."""
+    alias = made.find("alias")
+    name = "" if alias is None else alias.get("name", "")
+    return name.removeprefix("ua-") if name.startswith("ua-") else _target(made)
+
+
+def path_of(made: Tree.Element) -> str:
+    """Return where a disk, or what it rests on, has its image; empty: nowhere."""
+    source = made.find("source")
+    place = {} if source is None else source.attrib
+    return place.get("file") or place.get("dev") or place.get("volume") or place.get("name") or ""
+
+
+def _target(made: Tree.Element) -> str:
+    target = made.find("target")
+    return "" if target is None else target.get("dev", "")
+
+
+def _looked_at(made: Tree.Element) -> DiskSeen:
+    mirror = made.find("mirror")
+    chain = []
+    image: Tree.Element | None = made
+    kind = _format(made, "driver")
+    while image is not None and (path := path_of(image)):
+        chain.append((path, kind))
+        image = image.find("backingStore")
+        kind = "raw" if image is None else _format(image, "format")
+    return DiskSeen(
+        disk_name(made),
+        _target(made),
+        tuple(chain),
+        read_only=made.find("readonly") is not None,
+        copy="" if mirror is None else path_of(mirror) or "elsewhere",
+        in_step=mirror is not None and mirror.get("ready") == "yes",
+    )
+
+
+def _format(made: Tree.Element, tag: str) -> str:
+    found = made.find(tag)
+    return "raw" if found is None else found.get("type", "raw")
