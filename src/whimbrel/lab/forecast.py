@@ -33,7 +33,7 @@ from whimbrel.theory.pucker import headroom_left
 from whimbrel.theory.rules import QemuRules
 from whimbrel.theory.simulate import predict
 from whimbrel.theory.situation import Earlier, Situation
-from whimbrel.theory.stretching import stretch_for, stretched
+from whimbrel.theory.widening import widened, widening_for
 
 TOLERATED = 1.0
 """Seconds of standing still that a guest's clients are taken to tolerate: vMotion's goal is
@@ -187,7 +187,7 @@ class _Job:
 
     def _told(self, prediction: Prediction) -> Prediction:
         """Return a prediction with bands as wide as those of past moves should have been."""
-        return stretched(prediction, stretch_for(self.past, prediction.tuning))
+        return widened(prediction, widening_for(self.past, prediction.tuning))
 
     def _begun(self, plan: Plan, best: Forecast) -> Said:
         certificate, wish = plan.certificate, plan.wish

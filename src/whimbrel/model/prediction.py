@@ -104,15 +104,16 @@ class PassBand:
 
 
 @dataclass(frozen=True)
-class Stretch:
-    """By what past moves made a prediction's intervals wider or narrower (theory/stretching.py).
+class Widening:
+    """What past moves did to a prediction's intervals (theory/widening.py).
 
-    Factors above 0 on the half-widths together with a grain; None: left as they were drawn.
+    From 0 on: added to each half-width as variances are; below 0: the share taken off it. None:
+    left as it was drawn.
 
     Attributes:
-        total_time: Of the total time.
-        downtime: Of the downtime.
-        wire_bytes: Of the bytes.
+        total_time: Of the total time, as a natural logarithm.
+        downtime: Of the downtime, seconds.
+        wire_bytes: Of the bytes, as a natural logarithm.
     """
 
     total_time: float | None = None
@@ -142,7 +143,7 @@ class Prediction:
         preparation_time: Seconds before the move, to prepare destination memory.
         fault_seconds: Seconds the guest waits for post-copy faults, summed.
         band: The predicted passes, as far as at least a tenth of the draws reached them.
-        stretch: What past moves did to the intervals of time, downtime and bytes.
+        widened: What past moves did to the intervals of time, downtime and bytes.
     """
 
     tuning: Tuning
@@ -159,4 +160,4 @@ class Prediction:
     preparation_time: Interval
     fault_seconds: Interval
     band: tuple[PassBand, ...] = field(default=(), repr=False)
-    stretch: Stretch = Stretch()
+    widened: Widening = Widening()

@@ -1,7 +1,7 @@
 """What is said of a real move before it begins: a survey, what past moves teach, and a plan.
 
     survey of guest, link, hosts ──► corrected by past moves ──► theory.planning ──► Foreseen
-                                     bands stretched likewise
+                                     bands widened likewise
 
 Every figure comes from before the move it speaks of. Nothing is changed on either host, and the
 guest is not disturbed (docs/survey.md).
@@ -30,7 +30,7 @@ from whimbrel.theory.pucker import headroom_left
 from whimbrel.theory.rules import QemuRules
 from whimbrel.theory.situation import Earlier, Situation
 from whimbrel.theory.storage import StoragePrediction, predict_storage, rate_for_memory
-from whimbrel.theory.stretching import stretch_for, stretched
+from whimbrel.theory.widening import widened, widening_for
 
 TOLERATED = 1.0
 """Seconds of standing still that a guest's clients are taken to tolerate: vMotion's goal is
@@ -171,7 +171,7 @@ def _planned(outset: Outset, found: _Found, generator: np.random.Generator) -> F
         wish = replace(wish, total_time=max(SHORTEST, wish.total_time - storage.time.p90))
     plan = plan_move(situation, outset.settings, wish, generator=generator, method=outset.method)
     between = [each for each in outset.past if (each.source, each.destination) == names][-LAST:]
-    return Foreseen(surveyed, situation, _stretched(plan, between), storage)
+    return Foreseen(surveyed, situation, _widened(plan, between), storage)
 
 
 def _beside(
@@ -188,11 +188,11 @@ def _beside(
     return replace(survey, link=replace(survey.link, goodput=link)), storage
 
 
-def _stretched(plan: Plan, past: Sequence[MoveRecord]) -> Plan:
+def _widened(plan: Plan, past: Sequence[MoveRecord]) -> Plan:
     """Return a plan whose chosen way has intervals as wide as past errors ask for."""
     if plan.chosen is None:
         return plan
     said = plan.chosen.prediction
-    wider = stretched(said, stretch_for(past, said.tuning))
+    wider = widened(said, widening_for(past, said.tuning))
     first = Forecast(plan.chosen.candidate, wider)
     return replace(plan, ranking=(first, *plan.ranking[1:]))

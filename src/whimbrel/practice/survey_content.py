@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from whimbrel.model.memory import WireRatio
 from whimbrel.model.method import Codec, Compression
 from whimbrel.model.units import PAGE
+from whimbrel.practice.gently import a_busy_neighbour
 
 Packet = Sequence[bytes]
 Stream = Callable[[Packet], bytes]
@@ -38,8 +39,8 @@ class Shortened:
 
     Attributes:
         ratio: Compressed over raw bytes, corrected to streams.
-        speed: Raw bytes per second of one core, within streams; 0: not measured.
-        restoring: Raw bytes per second of one core that restores them; 0: not measured.
+        speed: Raw bytes per CPU second, within streams and beside a busy core; 0: not measured.
+        restoring: Raw bytes per CPU second to restore them, likewise; 0: not measured.
     """
 
     ratio: WireRatio
@@ -136,7 +137,8 @@ def _streamed(compression: Compression, runs: Sequence[Packet]) -> _Streamed:
     if not runs:
         return _Streamed()
     single = np.array([_sizes(compression, run).sum() * PAGE for run in runs])
-    tried = [_timed(compression, runs) for _ in range(_TRIALS)]
+    with a_busy_neighbour():
+        tried = [_timed(compression, runs) for _ in range(_TRIALS)]
     packets = tried[0].packets
     raw = sum(len(run) for run in runs) * PAGE
     streamed = np.array([len(each) for each in packets], dtype=np.float64)
@@ -144,7 +146,7 @@ def _streamed(compression: Compression, runs: Sequence[Packet]) -> _Streamed:
     rest = streamed - correction * single
     few = len(runs) < 3  # noqa: PLR2004 - a spread needs three values
     spread = _UNKNOWN_ERROR if few else float(rest.std(ddof=1) * np.sqrt(len(runs)) / single.sum())
-    # The quickest tells what a core can do; the others met something else that ran on it.
+    # The quickest tells what a core can do; the others met something else besides.
     compressing = min(each.compressing for each in tried)
     restoring = min(each.restoring for each in tried)
     return _Streamed(correction, spread, raw / compressing, raw / restoring)

@@ -206,10 +206,15 @@ def _teaches(record: MoveRecord, source: str, destination: str, before: float) -
     )
 
 
-def _settled(factors: Sequence[float | None]) -> float:
-    """Return the median of what is known in the company of `DOUBT` moves that were right."""
+def _settled(factors: Sequence[float | None], doubted: float = 1.0) -> float:
+    """Return the median of what is known in the company of `DOUBT` moves with another factor.
+
+    Args:
+        factors: Of past moves.
+        doubted: What is believed without them.
+    """
     known = [_within(each) for each in factors if each is not None]
-    return float(math.exp(np.median([math.log(each) for each in known] + [0.0] * DOUBT)))
+    return float(math.exp(np.median([math.log(each) for each in known + [doubted] * DOUBT])))
 
 
 def _added(seconds: Sequence[float | None]) -> float:
@@ -246,12 +251,18 @@ def _pace(past: _Past) -> float | None:
 
 
 def _paces(past: Sequence[_Past]) -> dict[StreamKind, float]:
-    """Return the factor of each kind of stream that past moves say something about."""
-    found: dict[StreamKind, list[float | None]] = {}
+    """Return the factor of each kind of stream; empty where no past move says anything of any.
+
+    What gets into a stream's way (vCPUs, the network stack, the other end on the same cores) gets
+    into every kind's: a kind of which little is known is believed to be like all of them.
+    """
+    found: dict[StreamKind, list[float | None]] = {kind: [] for kind in StreamKind}
     for each in past:
         if (factor := _pace(each)) is not None:
-            found.setdefault(each.record.tuning.stream, []).append(factor)
-    return {kind: _settled(factors) for kind, factors in found.items()}
+            found[each.record.tuning.stream].append(factor)
+    every = [factor for factors in found.values() for factor in factors]
+    believed = _settled(every)
+    return {kind: _settled(factors, believed) for kind, factors in found.items()} if every else {}
 
 
 def _flows(past: _Past) -> tuple[float, float, float] | None:

@@ -57,14 +57,22 @@ def test_a_link_that_gives_less_than_its_goodput_is_found() -> None:
 def test_cores_that_take_longer_together_than_each_part_alone_are_found_by_kind() -> None:
     fast = replace(SURVEY, link=replace(SURVEY.link, goodput={1: 1e11, 2: 1e11}))
     slow = replace(fast, pace={StreamKind.CHANNELS: 1.5})
-    record = moved(method=Method.MULTICHANNEL, survey=fast, truth=slow)
-    found = learn(*[record] * MOVES)
-    assert found.pace == pytest.approx({StreamKind.CHANNELS: 1.5}, rel=0.05)
+    several = moved(method=Method.MULTICHANNEL, survey=fast, truth=slow)
+    found = learn(*[several, moved(survey=fast)] * MOVES)
+    assert found.pace[StreamKind.CHANNELS] == pytest.approx(1.5, rel=0.05)
+    assert found.pace[StreamKind.PLAIN] == pytest.approx(1.0, rel=0.05)
     assert found.link == 1.0
     for method, changed in ((Method.MULTICHANNEL, True), (Method.TCP, False)):
         tuning = tuning_for(method, Settings())
         before, after = (simulate(each, tuning, KVM) for each in (fast, found.on(fast)))
         assert (after.total_time > 1.2 * before.total_time) is changed
+
+
+def test_a_kind_of_stream_that_never_moved_is_believed_to_be_like_the_others() -> None:
+    fast = replace(SURVEY, link=replace(SURVEY.link, goodput={1: 1e11, 2: 1e11}))
+    slow = replace(fast, pace={StreamKind.CHANNELS: 1.5})
+    several = moved(method=Method.MULTICHANNEL, survey=fast, truth=slow)
+    assert learn(*[several] * MOVES).pace[StreamKind.COMPRESSED] == pytest.approx(1.5, rel=0.05)
 
 
 def test_one_correction_makes_the_next_prediction_right() -> None:
