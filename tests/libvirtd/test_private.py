@@ -6,7 +6,8 @@ import sys
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 
@@ -14,15 +15,19 @@ from contract.certificates import PURPOSES, Authority
 from libvirtd.conftest import Hosts
 from libvirtd.daemons import Libvirt, Libvirts, said
 from libvirtd.test_moves import still
+from libvirtd.test_storage import site
+from storage.pair import Watched
 from unit.practice.fakes import Silent
 from whimbrel.errors import CommandRefused, ConfigError, Unsupported
 from whimbrel.hypervisors.libvirt import LibvirtHost
-from whimbrel.model.inventory import X509, Capability, MigrationAddress
+from whimbrel.model.inventory import X509, Capability, Disk, MigrationAddress
 from whimbrel.model.method import Tuning
 from whimbrel.model.outcome import Ending
 from whimbrel.ports import Machine
+from whimbrel.practice import storage
 from whimbrel.practice.move import Request, move
 from whimbrel.practice.settle import Moved
+from whimbrel.practice.storage import StorageWish, storage_beside
 
 SNIFF = """\
 import select, socket, sys
@@ -114,6 +119,53 @@ async def test_nobody_reads_a_move_that_libvirt_encrypts(
     assert not privately.readable
 
 
+async def test_disks_travel_as_private_as_the_memory(
+    libvirts: Libvirts, hosts: Hosts, tmp_path: Path
+) -> None:
+    ours = Authority("ours")
+    folders = {libvirt.name: tmp_path / libvirt.name for libvirt in (libvirts.a, libvirts.b)}
+    for libvirt in (libvirts.a, libvirts.b):
+        await certified(libvirt, ours)
+        folders[libvirt.name].mkdir()
+    mark = "what-is-on-this-disk"
+    image = folders["a"] / "root.raw"
+    image.write_bytes((mark.encode() + bytes(512 - len(mark))) * 2048)
+    vm = replace(still(libvirts), disks=(Disk("vda", str(image)),))
+    machine: Machine = await hosts.a.start(vm)
+    async with site(libvirts.a) as here, site(libvirts.b) as there:
+        wish = StorageWish((str(folders["b"]),))
+        async with overheard(libvirts.b, mark) as openly:
+            address = address_of(libvirts.b)
+            both = storage.Hosts(here, there)
+            moved = await gone_with_disks((hosts.a, machine, hosts.b), both, wish, address)
+        assert moved.machine is not None, moved.outcome.reason
+        image.unlink()
+        wish = StorageWish((str(folders["a"]),))
+        async with overheard(libvirts.a, mark) as privately:
+            address = address_of(libvirts.a, "a.example")
+            both = storage.Hosts(there, here)
+            way = (hosts.b, moved.machine, hosts.a)
+            back = await gone_with_disks(way, both, wish, address)
+    assert back.outcome.ending is Ending.COMPLETED, back.outcome.reason
+    assert mark.encode() in image.read_bytes()
+    assert openly.readable
+    assert not privately.readable
+
+
+async def gone_with_disks(
+    way: tuple[LibvirtHost, Machine, LibvirtHost],
+    both: storage.Hosts,
+    wish: StorageWish,
+    address: MigrationAddress,
+) -> Moved:
+    source, machine, destination = way
+    tuning = Tuning(encrypted=address.encrypted)
+    async with storage_beside(machine, both, wish, Watched()) as beside:
+        request = Request(source, machine, destination, address, tuning, 60.0)
+        request = replace(request, companions=(beside,), vm=beside.vm)
+        return await move(request, Silent())
+
+
 async def test_a_host_that_cannot_prove_itself_gets_no_guest(
     libvirts: Libvirts, hosts: Hosts
 ) -> None:
@@ -122,6 +174,7 @@ async def test_a_host_that_cannot_prove_itself_gets_no_guest(
     machine = await hosts.a.start(still(libvirts))
     moved = await gone(hosts.a, machine, hosts.b, address_of(libvirts.b, "b.example"))
     assert moved.outcome.ending is Ending.FAILED
+    assert "certificate" in moved.outcome.reason.lower()
     assert await machine.running()
     assert (await said(["virsh", "-q", "-c", libvirts.b.uri, "list", "--all"])).strip() == ""
 
@@ -135,6 +188,7 @@ async def test_a_host_that_is_another_than_was_named_gets_no_guest(
     machine = await hosts.a.start(still(libvirts))
     moved = await gone(hosts.a, machine, hosts.b, address_of(libvirts.b, "c.example"))
     assert moved.outcome.ending is Ending.FAILED
+    assert "c.example" in moved.outcome.reason
     assert await machine.running()
 
 
