@@ -242,6 +242,21 @@ async def test_a_host_whose_ssh_is_down_is_said_with_what_to_try(far: FarHosts) 
     await site.close()
 
 
+async def test_a_host_that_is_off_is_left_long_before_a_busy_one_would_be(
+    far: FarHosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ssh, "REACHED_WITHIN", 0.2)
+    monkeypatch.setattr(ssh, "CONNECT_WITHIN", 3600.0)
+    far.a.cut_control()  # what is sent vanishes, as with a machine that is off
+    site = connect(far.a.host)
+    try:
+        with pytest.raises(HostUnreachable, match="nothing took the connection"):
+            await site.ask("facts", within=600.0)
+    finally:
+        await site.close()
+        far.a.restore_control()
+
+
 def programs(far: FarHost) -> list[int]:
     """Return the pids of whimbrel's programs on a host."""
     found = []

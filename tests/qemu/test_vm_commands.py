@@ -209,7 +209,7 @@ def test_a_vm_is_not_started_where_it_may_run_elsewhere(run: Run, folder: Path) 
     assert run("up", "web.toml", "--on", "here", "--skip-unreachable")[0] == ExitCode.DONE
     code, _, err = run("down", "wed")
     assert code == ExitCode.HOST
-    assert "on here, and gone cannot be asked" in err
+    assert "on here; gone cannot be asked" in err
 
 
 def test_names_are_checked_before_anything_is_done(run: Run) -> None:

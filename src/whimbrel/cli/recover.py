@@ -124,9 +124,9 @@ class _Job:
         for name in (lost.source, lost.destination):
             if name not in self._config.hosts:
                 raise ConfigError(
-                    f"The move of {lost.vm} is between {lost.source} and {lost.destination}, and "
-                    f"no host here is called {name}.",
-                    f"Describe it in whimbrel.toml: [hosts.{name}]",
+                    f"The move of {lost.vm} is from {lost.source} to {lost.destination}, and "
+                    f"whimbrel.toml names no host {name}.",
+                    f"Describe it there by that name: [hosts.{name}]",
                 )
         way = f"{lost.source} to {lost.destination}"
         self._say(f"{lost.vm}, {way}, begun by {lost.holder}:")

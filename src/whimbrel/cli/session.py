@@ -28,13 +28,20 @@ from whimbrel.hypervisors.qemu.command_line import BINARY
 from whimbrel.model.inventory import Capability, Host
 from whimbrel.model.overview import HOLDING, HostSeen, VmSeen, VmState, host_seen
 from whimbrel.model.uri import parse_uri
+from whimbrel.model.wording import listed
 from whimbrel.ports import Site
 from whimbrel.sites.connect import connect
 
 T = TypeVar("T")
 
-SEEN_WITHIN = 10.0
-"""Seconds for a host to be reached and to tell what is on it; after that it is unreachable."""
+SEEN_WITHIN = 30.0
+"""Seconds for a host to be reached and to tell what is on it; after that it is unreachable.
+
+A busy host takes its time. One that is off or cut off is noticed far sooner, by the limits that
+SSH has of its own (sites/ssh.py: REACHED_WITHIN, CONNECT_WITHIN, ALIVE_EVERY)."""
+
+LIBVIRT_SEEN_WITHIN = 15.0
+"""The same where libvirt runs the host: it has no such limits, and waits as long as TCP does."""
 
 
 class Session:
@@ -149,8 +156,9 @@ class Session:
 
     async def _see(self, name: str) -> HostSeen:
         host = self.config.host(name)
+        within = LIBVIRT_SEEN_WITHIN if runs_libvirt(host) else SEEN_WITHIN
         try:
-            async with asyncio.timeout(SEEN_WITHIN):
+            async with asyncio.timeout(within):
                 if runs_libvirt(host):
                     return await libvirt_seen(self.libvirt(name))
                 site = self.site(name)
@@ -161,7 +169,7 @@ class Session:
         except HostError as error:
             return HostSeen(name, unreachable=str(error))
         except TimeoutError:
-            return HostSeen(name, unreachable=f"{name} did not answer within {SEEN_WITHIN:.0f} s.")
+            return HostSeen(name, unreachable=f"{name} did not answer within {within:.0f} s.")
         return host_seen(name, facts, vms)
 
 
@@ -193,20 +201,26 @@ def the_one(name: str, hosts: Sequence[HostSeen]) -> VmSeen:
         if len(found) == 1:
             return found[0]
         if found:
-            places = " and ".join(vm.host for vm in found)
-            raise ConfigError(f'There is a VM "{name}" on {places}.', "Say which: --on HOST.")
+            raise ConfigError(
+                f'There is a VM "{name}" on {listed(vm.host for vm in found)}.',
+                "Say which: --on HOST. To move one of them, give the other another name first.",
+            )
     raise _missing(name, hosts, every)
 
 
 def _missing(
     name: str, hosts: Sequence[HostSeen], every: Sequence[VmSeen]
 ) -> ConfigError | HostUnreachable:
-    asked = ", ".join(host.name for host in hosts if not host.unreachable) or "no host"
+    asked = [host.name for host in hosts if not host.unreachable]
     silent = [host for host in hosts if host.unreachable]
-    what = f'There is no VM "{name}" on {asked}'
+    none = f'There is no VM "{name}" on {listed(asked)}'
     if silent:
-        whys = "\n".join(host.unreachable for host in silent)
-        names = ", ".join(host.name for host in silent)
-        return HostUnreachable(f"{what}, and {names} cannot be asked.", whys)
+        names = [host.name for host in silent]
+        cannot = f"{listed(names)} cannot be asked"
+        place = "there" if len(names) == 1 else "on one of them"
+        what = f"{none}; {cannot}, and it may be {place}."
+        if not asked:
+            what = f'{cannot}, so it is not known where "{name}" is.'
+        return HostUnreachable(what, "\n".join(host.unreachable for host in silent))
     known = [vm.name for vm in every]
-    return ConfigError(f"{what}.", nearest(name, known) if known else "See: whimbrel vms")
+    return ConfigError(f"{none}.", nearest(name, known) if known else "See: whimbrel vms")

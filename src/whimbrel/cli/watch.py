@@ -69,9 +69,10 @@ def _draw(line: LiveLine, entry: Entry) -> None:
             line.decided(decision_of(entry))
         case Step.CLOSED:
             reason = entry.fields.get("reason") or ""
-            side = entry.fields.get("runs_on") or "nobody knows where"
+            side = entry.fields.get("runs_on")
+            where = f"it runs at the {side}" if side else "where it runs is not known"
             ending = entry.fields.get("ending", "over")
-            line.say(f"{ending}{f': {reason}' if reason else ''}; it runs at: {side}", "bold")
+            line.say(f"{ending}{f': {reason}' if reason else ''}; {where}", "bold")
         case _:
             line.say(f"  {entry.step.value}")
 

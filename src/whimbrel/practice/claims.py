@@ -79,7 +79,7 @@ class Claims:
             )
         except CommandRefused as error:
             raise HostError(
-                f"No memory could be reserved for {self._vm}: {error.what}.",
+                f"No memory could be reserved for {self._vm}: {error.what.rstrip('.')}.",
                 f"See what else is there or on its way: whimbrel vms --on {self._site.name}",
             ) from error
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from whimbrel.errors import CommandRefused, ConfigError, HostError, ProtocolError, WhimbrelError
 from whimbrel.model.migration import Decision, Observation
+from whimbrel.model.wording import listed
 from whimbrel.ports import Site
 from whimbrel.practice.attend import Afoot
 from whimbrel.theory.sharing import Counted, Sharing, Traffic
@@ -96,7 +97,7 @@ def end_with(
     told = [interfaces[name]["rate"] for name in names]
     if rate is None and None in told:
         raise ConfigError(
-            f"{site.name}: it is not known what {', '.join(names)} carries, so no share of it "
+            f"{site.name}: nobody knows the rate of {listed(names)}, so no share of it "
             "can be left.",
             'Name it in whimbrel.toml, under [[hosts.NAME.links]]: rate = "1 Gbit/s".',
         )
@@ -121,8 +122,7 @@ def counted_in(answer: Mapping[str, Any], interfaces: Sequence[str], *, receives
         figures = [int(answer["interfaces"][name][way]) for name in interfaces]
         return Counted(float(answer["at"]), sum(figures))
     except (KeyError, TypeError, ValueError) as error:
-        names = ", ".join(interfaces)
-        raise ProtocolError(f"The counters of interface {names} are not told.") from error
+        raise ProtocolError(f"The counters of {listed(interfaces)} are not told.") from error
 
 
 class Leave:

@@ -72,7 +72,7 @@ async def _prepared(site: Site, vm: str, paths: int, announced: Sequence[str]) -
         )
     except CommandRefused as error:
         raise HostError(
-            f"{site.name} cannot be prepared for several NICs: {error.what}. "
+            f"{site.name} cannot be prepared for several NICs: {error.what.rstrip('.')}. "
             "Both hosts are as they were.",
             "It takes Linux 5.18 or newer, the program ip, and root on both hosts.",
         ) from error

@@ -24,6 +24,10 @@ from whimbrel.errors import HostError, HostUnreachable
 from whimbrel.ports import Finished
 from whimbrel.sites.lines import LastWords, Lines
 
+REACHED_WITHIN = 5.0
+"""Seconds for a host to take a connection, which its kernel does however busy it is: TCP has
+tried three times by then. Jump hosts on the way count too."""
+
 CONNECT_WITHIN = 15.0
 """Seconds to connect and to prove who both are."""
 
@@ -220,7 +224,7 @@ class SshShell:
             options["client_keys"] = [str(place.identity)]
         try:
             options["known_hosts"] = _known_hosts(place)
-            return await asyncssh.connect(place.host, **options)
+            return await _opened(place.host, options)
         except asyncssh.HostKeyNotVerifiable as error:
             raise HostUnreachable(
                 f"{self.name}: the host key of {place.host} is not known or has changed.",
@@ -247,6 +251,41 @@ class SshShell:
     def _broken(self, error: Exception) -> HostError:
         words = str(error) or type(error).__name__
         return HostUnreachable(f"The SSH connection to {self.name} broke: {words}")
+
+
+class _Client(asyncssh.SSHClient):
+    """Tells when the far end has taken the connection, before either side proves who it is."""
+
+    def __init__(self) -> None:
+        self.reached = asyncio.Event()
+
+    def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:  # noqa: ARG002
+        """See asyncssh."""
+        self.reached.set()
+
+
+async def _opened(host: str, options: dict[str, Any]) -> asyncssh.SSHClientConnection:
+    """Connect; a host that is off holds nobody up for as long as a busy one may take."""
+    client = _Client()
+
+    async def connect() -> asyncssh.SSHClientConnection:
+        return await asyncssh.connect(host, client_factory=lambda: client, **options)
+
+    connecting = asyncio.create_task(connect())
+    reached = asyncio.create_task(client.reached.wait())
+    try:
+        first = asyncio.FIRST_COMPLETED
+        done, _ = await asyncio.wait(
+            [connecting, reached], timeout=REACHED_WITHIN, return_when=first
+        )
+        if not done:
+            raise TimeoutError(f"nothing took the connection within {REACHED_WITHIN:.0f} s")
+        return await connecting
+    finally:
+        reached.cancel()
+        if not connecting.done():
+            connecting.cancel()
+            await asyncio.wait([connecting])
 
 
 def _who(place: SshPlace) -> str:

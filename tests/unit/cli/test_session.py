@@ -45,13 +45,22 @@ def test_two_that_may_have_the_guest_are_not_chosen_between() -> None:
 
 
 def test_a_missing_one_is_told_with_the_nearest_name() -> None:
-    with pytest.raises(ConfigError, match=r'no VM "wbe" on a, b\.(.|\n)*Did you mean "web"'):
+    with pytest.raises(ConfigError, match=r'no VM "wbe" on a and b\.(.|\n)*Did you mean "web"'):
         the_one("wbe", [host("a", ("web", RUNNING)), host("b")])
 
 
 def test_a_missing_one_may_be_on_a_host_that_does_not_answer() -> None:
-    with pytest.raises(HostUnreachable, match=r"on a, and c cannot be asked(.|\n)*no SSH"):
+    with pytest.raises(
+        HostUnreachable, match="on a; c cannot be asked, and it may be there"
+    ) as one:
         the_one("web", [host("a"), SILENT])
+    assert "no SSH" in one.value.hint
+    also = HostSeen("d", unreachable="it is off")
+    with pytest.raises(HostUnreachable, match="c and d cannot be asked, and it may be on one of"):
+        the_one("web", [host("a"), SILENT, also])
+    with pytest.raises(HostUnreachable) as none:
+        the_one("web", [SILENT, also])
+    assert none.value.what == 'c and d cannot be asked, so it is not known where "web" is.'
     assert the_one("web", [host("a", ("web", RUNNING)), SILENT]).host == "a"
 
 

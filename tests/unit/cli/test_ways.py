@@ -119,5 +119,5 @@ def test_a_link_that_nobody_knows_is_not_divided_and_a_share_of_it_refused(
     assert found.limit is None
     assert found.said is not None
     assert "rate" in found.said.remedy
-    with pytest.raises(ConfigError, match="carries"):
+    with pytest.raises(ConfigError, match="nobody knows the rate"):
         shared(monkeypatch, left=0.3, rate=None)

@@ -143,7 +143,7 @@ def test_interfaces_that_are_joined_carry_what_they_carry_together() -> None:
 
 
 def test_an_interface_whose_rate_nobody_knows_is_told_with_a_remedy() -> None:
-    with pytest.raises(ConfigError, match="what tun0 carries"):
+    with pytest.raises(ConfigError, match="nobody knows the rate of tun0"):
         end_with(Counting(), INTERFACES, ("10.0.2.1",), None, receives=True)
     with pytest.raises(HostError, match=r"no interface with the address 10\.9"):
         end_with(Counting(), INTERFACES, ("10.9.9.9",), 1.0, receives=True)
