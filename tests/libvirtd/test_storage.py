@@ -6,7 +6,7 @@ import signal
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -47,6 +47,7 @@ class Place:
     sites: storage.Hosts
     images_a: Path
     images_b: Path
+    watched: Watched = field(default_factory=Watched)
 
     def left_at_b(self) -> list[str]:
         """Name the images at b, and the records of images there."""
@@ -64,7 +65,7 @@ class Place:
     ) -> tuple[Moved, StorageBeside]:
         wish = StorageWish((str(self.images_b),), extent=extent)
         address = MigrationAddress(self.libvirts.b.lab.addresses[0])
-        async with storage_beside(machine, self.sites, wish, Watched()) as beside:
+        async with storage_beside(machine, self.sites, wish, self.watched) as beside:
             request = Request(
                 self.hosts.a,
                 machine,
@@ -201,6 +202,10 @@ async def test_a_move_whose_disks_take_too_long_is_called_back_and_leaves_nothin
     async with one_disk(place) as machine:
         moved, _ = await place.move(machine, SLOW, within=4.0)
         assert moved.outcome.ending is Ending.TIMEOUT, moved.outcome.reason
+        shares = [seen.copied for seen in place.watched.seen]
+        assert len(shares) > 1
+        assert shares == sorted(shares)
+        assert 0 < shares[-1] < FILL
         assert moved.left == ()
         assert await as_it_was(place, machine)
 

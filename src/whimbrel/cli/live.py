@@ -79,7 +79,7 @@ class LiveLine:
                 self._pass = event.number
             case PhaseChange():
                 self._phase = event.phase
-            case Observation():
+            case Observation() if event.total:  # while disks are copied, nothing is said of it
                 figures = [_expected(outlook), _figures(event, self._pass, self._phase)]
                 self.show(_share(event, outlook), "  ".join(f for f in figures if f))
 

@@ -16,14 +16,15 @@ guest runs at the destination, nothing that happens here can harm it.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 
 from whimbrel.errors import HostError
-from whimbrel.model.storage import Extent
+from whimbrel.model.storage import Copying, Extent, StorageProgress
 from whimbrel.ports import Carrying, Export, Machine, Reception, Site
-from whimbrel.practice.copying import PATIENCE, Copies, Onlooker
+from whimbrel.practice.copying import ASK_SIZES_EVERY, PATIENCE, Copies, Onlooker
 from whimbrel.practice.images import Images
 from whimbrel.practice.storage_places import DiskCopy, moved_vm, placed_copies
 from whimbrel.theory.mirroring import shares
@@ -203,7 +204,7 @@ class StorageBeside:
 
 
 class StorageWithin(StorageBeside):
-    """Disks that the hypervisor's own move copies, before memory and out of the onlooker's sight.
+    """Disks that the hypervisor's own move copies before memory; their images tell how far it is.
 
     They keep to the move's own bandwidth limit; `rate` and `patience` of the wish are not used.
     """
@@ -220,9 +221,43 @@ class StorageWithin(StorageBeside):
             await self._identify(copy)
         names = [copy.facts.name for copy in self.copies]
         storage.carry(names, self._wish.extent, self._wish.port)
+        self._keeping = asyncio.create_task(self._look_on())
 
     async def before_handover(self) -> None:
         """See `ports.Companion.before_handover`; nobody need wait for this."""
+
+    async def after_arrival(self) -> None:
+        """See `ports.Companion.after_arrival`."""
+        await self._look_on_no_more()
+        await super().after_arrival()
+
+    async def leave(self) -> None:
+        """Look on no more, and see `StorageBeside.leave`."""
+        await self._look_on_no_more()
+        await super().leave()
+
+    async def _look_on(self) -> None:
+        """Tell once a second what the images take, while that can be told."""
+        began = before = time.monotonic()
+        total, copied = sum(copy.data for copy in self.copies), 0
+        with suppress(HostError):  # only people look at it
+            while (taken := await self._images.allocated(self.copies)) is not None:
+                now, last, copied = time.monotonic(), copied, min(taken, total)
+                rate = max(0.0, (copied - last) / (now - before)) if last else 0.0
+                before = now
+                eta = (total - copied) / rate if rate else None
+                told = StorageProgress(now - began, copied, total, rate, eta, self._each(copied))
+                self._onlooker.copying(told)
+                await asyncio.sleep(ASK_SIZES_EVERY)
+
+    def _each(self, copied: int) -> tuple[tuple[str, Copying], ...]:
+        """Return how far each disk is: one after the other, as far as can be seen from here."""
+        found = []
+        for copy in self.copies:
+            done = min(copied, copy.data)
+            copied -= done
+            found.append((copy.facts.name, Copying(done, copy.data - done)))
+        return tuple(found)
 
 
 @asynccontextmanager

@@ -1,11 +1,13 @@
 """Disks that the hypervisor's own move copies: whimbrel makes, keeps and removes their images."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from unit.practice.fakes import FakeReception
 from unit.practice.storage_fakes import DiskMachine, FakeSite, FakeStorage, Heard
 from whimbrel.model.storage import Extent
+from whimbrel.model.units import MIB
 from whimbrel.practice.storage import Hosts, StorageWish, storage_beside
 
 
@@ -31,12 +33,17 @@ def scene() -> tuple[DiskMachine, CarryingStorage, Hosts, FakeSite, FakeSite]:
 
 async def test_the_hypervisor_is_told_what_to_carry_and_the_guest_waits_for_nobody() -> None:
     machine, storage, sites, _, there = scene()
-    async with storage_beside(machine, sites, WISH, Heard()) as within:
+    heard = Heard()
+    async with storage_beside(machine, sites, WISH, heard) as within:
         assert not within.pauses
         await within.before_memory(FakeReception(DiskMachine(runs=False)))
         assert storage.carried == [(("vda", "vdb"), Extent.WHOLE, 49200)]
         assert storage.mirrors == {}
         assert storage.exports == []
+        for _ in range(20):  # until what looks on has asked the host
+            await asyncio.sleep(0)
+        told = heard.progress[0]
+        assert (told.copied, told.total, told.ready) == (20 * MIB, 200 * MIB, False)
         await within.after_arrival()
     assert sorted(there.images) == ["/b/data.raw", "/b/root.raw"]
     assert there.made == {}
