@@ -172,16 +172,8 @@ async def far_hosts(rate: float | None = None, count: int = 1) -> AsyncIterator[
 def _described(folder: Path, lab: LabHost, end: int) -> FarHost:
     """Write a host's keys and sshd's configuration."""
     own = folder / f"ssh-{lab.name}"
-    own.mkdir(mode=0o700)
     address = control_address(end)
-    server, client = (asyncssh.generate_private_key("ssh-ed25519") for _ in range(2))
-    _private(own / "host_key", server.export_private_key())
-    _private(own / "identity", client.export_private_key())
-    _private(own / "authorized_keys", client.export_public_key())
-    known = f"[{address}]:{PORT} ".encode() + server.export_public_key()
-    _private(own / "known_hosts", known)
-    _private(own / "sshd_config", _config(own, address).encode())
-    Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # Debian's sshd starts only with it
+    write_keys(own, address)
     host = Host(
         name=lab.name,
         uri=f"qemu+ssh://root@{address}:{PORT}",
@@ -191,6 +183,19 @@ def _described(folder: Path, lab: LabHost, end: int) -> FarHost:
         known_hosts=own / "known_hosts",
     )
     return FarHost(host, lab, own / "sshd_config")
+
+
+def write_keys(own: Path, address: str) -> None:
+    """Write both sides' keys, and what lets an sshd listen at an address, into a new folder."""
+    own.mkdir(mode=0o700)
+    server, client = (asyncssh.generate_private_key("ssh-ed25519") for _ in range(2))
+    _private(own / "host_key", server.export_private_key())
+    _private(own / "identity", client.export_private_key())
+    _private(own / "authorized_keys", client.export_public_key())
+    known = f"[{address}]:{PORT} ".encode() + server.export_public_key()
+    _private(own / "known_hosts", known)
+    _private(own / "sshd_config", _config(own, address).encode())
+    Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # Debian's sshd starts only with it
 
 
 def _private(path: Path, content: bytes) -> None:

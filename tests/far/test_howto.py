@@ -230,8 +230,9 @@ GIVEN: dict[str, Callable[[Desk], Awaitable[None]]] = {
 }
 """How each page finds the hosts."""
 
-ELSEWHERE = {"lab", "two-nics"}
-"""Pages whose commands other tests look after (tests/e2e, tests/unit/cli, test_multinic.py)."""
+ELSEWHERE = {"lab", "rdma", "smb", "two-nics", "virsh"}
+"""Pages whose commands other tests look after (tests/e2e, tests/unit/cli, tests/nested,
+test_multinic.py, tests/libvirtd/test_howto.py)."""
 
 
 def test_every_page_is_followed() -> None:

@@ -14,7 +14,7 @@ from typing import Protocol
 from whimbrel.errors import CommandRefused, ConfigError
 from whimbrel.hypervisors.connect import runs_libvirt
 from whimbrel.hypervisors.libvirt import LibvirtHost
-from whimbrel.hypervisors.libvirt.checks import at_home, in_virsh, own_checks
+from whimbrel.hypervisors.libvirt.checks import at_home, in_virsh, own_checks, seen_by_both
 from whimbrel.hypervisors.libvirt.examine import LibvirtExaminer
 from whimbrel.hypervisors.libvirt.machine import LibvirtMachine
 from whimbrel.hypervisors.libvirt.translate import dotted
@@ -154,6 +154,7 @@ class LibvirtPlace:
         own: Iterable[Check] = ()
         if isinstance(machine, LibvirtMachine) and isinstance(there, LibvirtPlace):
             own = await own_checks(machine, there.hypervisor)
+            machine.proven = seen_by_both(checks)
         return [*in_virsh(checks, machine.vm.name), *own]
 
     async def afterwards(self, vm: str, there: Place, /) -> list[Check]:

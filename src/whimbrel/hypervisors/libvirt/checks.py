@@ -27,6 +27,7 @@ _REMEDIES = {
 """By the check's name: what QMP does elsewhere, virsh does here."""
 
 _RIGHTS = ": rights"
+_SAME = ": same bytes"
 
 
 async def own_checks(machine: LibvirtMachine, there: LibvirtHost) -> tuple[Check, ...]:
@@ -80,6 +81,12 @@ def in_virsh(checks: Iterable[Check], vm: str) -> Iterator[Check]:
             yield passed(check.name, "libvirt gives the image to its QEMU.")
         else:
             yield check
+
+
+def seen_by_both(checks: Iterable[Check]) -> bool:
+    """Tell whether it is proved that both hosts see every disk that is not copied along."""
+    proofs = [check for check in checks if check.name.endswith(_SAME)]
+    return all(check.result is Result.PASS for check in proofs)
 
 
 async def at_home(host: LibvirtHost, vm: str, *, defined: bool, there: LibvirtHost) -> list[Check]:

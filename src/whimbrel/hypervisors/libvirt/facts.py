@@ -68,6 +68,9 @@ IMMOVABLE = frozenset(
 _WORDS = {"disk": "bus", "graphics": "type", "video": "modelType", "rng": "model"}
 """Places in libvirt's XML, and what domain capabilities call the words that are known there."""
 
+_JUDGED_ALONE = {"invtsc"}
+"""Features that a check of their own looks at; a destination cannot be asked for all others."""
+
 _HUGE = 2 << 20
 _UNITS = {"b": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
@@ -108,7 +111,7 @@ def machine_facts(xml: str, told: Told) -> MachineFacts:
         package=f"libvirt {told.libvirt}",
         machine_type=_get(root.find("os/type"), "machine"),
         cpu_model=cpu_model(cpu),
-        cpu_features=frozenset(_required(cpu)),
+        cpu_features=frozenset(_required(cpu)) & _JUDGED_ALONE,
         tsc_frequency=_tsc(root),
         state=_state(told),
         blocked=tuple(_blocked(root, told)),

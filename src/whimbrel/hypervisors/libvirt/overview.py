@@ -26,6 +26,7 @@ _STATES = {
     State.ARRIVING: VmState.WAITING,
     State.POSTCOPY: VmState.MOVED,
     State.LOST_POSTCOPY: VmState.MOVED,
+    State.ENDING: VmState.SHUT_DOWN,
     State.OFF: VmState.SHUT_DOWN,
 }
 
