@@ -20,23 +20,31 @@ from xml.sax.saxutils import quoteattr
 
 from whimbrel.errors import CommandRefused, ConfigError, Unsupported
 from whimbrel.hypervisors.libvirt.connection import Connection
-from whimbrel.hypervisors.libvirt.domain_xml import at_destination, described, domain_xml
+from whimbrel.hypervisors.libvirt.domain_xml import (
+    at_destination,
+    described,
+    domain_xml,
+    memory_limited,
+)
 from whimbrel.hypervisors.libvirt.machine import (
     LibvirtAddress,
     LibvirtMachine,
     LibvirtReception,
 )
 from whimbrel.hypervisors.libvirt.migration import Departure, LibvirtMigration
+from whimbrel.hypervisors.libvirt.settings import Settings, settings_from
 from whimbrel.hypervisors.libvirt.translate import (
+    FINDS_ZEROS,
     address_parameters,
     flags_for,
     lacking,
     milliseconds,
+    needs,
     parameters_for,
     under_way,
 )
-from whimbrel.model.inventory import Capability, MigrationAddress, Vm
-from whimbrel.model.method import Tuning
+from whimbrel.model.inventory import Capability, MigrationAddress
+from whimbrel.model.method import Transport, Tuning
 from whimbrel.model.migration import Phase, Side
 
 if TYPE_CHECKING:
@@ -44,10 +52,8 @@ if TYPE_CHECKING:
 
     from whimbrel.hypervisors.libvirt.connection import Domain, Versions
     from whimbrel.hypervisors.libvirt.states import Happening
+    from whimbrel.model.inventory import Disk, Vm
     from whimbrel.ports import Machine, Site
-
-PORTS = range(49152, 49216)
-"""Where libvirt's destinations listen unless its qemu.conf says otherwise."""
 
 
 class LibvirtHost:
@@ -111,7 +117,14 @@ class LibvirtHost:
 
     async def lacking(self) -> Mapping[Capability, str]:
         """See `ports.Hypervisor.lacking`; by the versions that answer on the live connection."""
-        return lacking(await self.versions())
+        settings = await self.settings()
+        return settings.lacking() | lacking(await self.versions())
+
+    async def settings(self) -> Settings:
+        """Return what the host's own files say, where a shell leads to them."""
+        if self._site is None:
+            return Settings()
+        return settings_from(await self._site.ask("libvirt_settings"))
 
     async def start(self, vm: Vm) -> LibvirtMachine:
         """See `ports.Hypervisor.start`; libvirt forgets the VM when it ends."""
@@ -121,11 +134,9 @@ class LibvirtHost:
 
     async def receive(self, vm: Vm, tuning: Tuning, address: MigrationAddress) -> LibvirtReception:
         """See `ports.Hypervisor.receive`; the VM itself is built by libvirt, in `send`."""
-        await self._require(tuning)
-        if address.encrypted:
-            raise Unsupported("Moves through libvirt are not encrypted by whimbrel.")
+        await self._require(tuning, address, Side.DESTINATION)
         connection = await self.connection()
-        port = address.port or self._free_port()
+        port = address.port or await self._free_port()
         if taken := self._waiting(lambda each: each.address.port == port):
             raise CommandRefused(
                 f"Port {port} of {self.name} waits for {taken.machine.vm.name}.",
@@ -136,27 +147,28 @@ class LibvirtHost:
             raise CommandRefused(f"{self.name} already has a VM {vm.name} that lives.")
         await self._prove(address.host)
         machine = LibvirtMachine(vm, connection, None, self._site)
-        return self._expect(machine, connection, MigrationAddress(address.host, port), tuning)
+        return self._expect(machine, connection, replace(address, port=port), tuning)
 
     async def send(
         self, machine: Machine, tuning: Tuning, address: MigrationAddress
     ) -> LibvirtMigration:
         """See `ports.Hypervisor.send`."""
         held = self._own(machine)
-        await self._require(tuning)
+        await self._require(tuning, address, Side.SOURCE)
         if not isinstance(address, LibvirtAddress) or address.there is None:
             raise ConfigError(f"VM {machine.vm.name} is run by libvirt: it can go to libvirt only.")
         domain, reception = await held.domain(), address.there
-        await domain.set_downtime_limit(milliseconds(tuning.downtime_limit))
-        departure = await self._departure(domain, reception, tuning, address)
+        departure = await self._departure(held, address.there, tuning, address)
         if held.proven:
             departure = replace(departure, flags=departure.flags | {"UNSAFE"})
+        await domain.set_downtime_limit(milliseconds(tuning.downtime_limit))
         heard: asyncio.Queue[Happening] = asyncio.Queue()
         ears = [
             await domain.connection.listen(domain.id, Side.SOURCE, heard),
             await reception.connection.listen(domain.id, Side.DESTINATION, heard),
         ]
         migration = LibvirtMigration(held, domain, heard, ears, departure)
+        held.carries = None
         migration.depart()
         await migration.begun()
         return migration
@@ -225,21 +237,26 @@ class LibvirtHost:
         self._receptions = [each for each in self._receptions if each.machine.expected]
         return next(filter(wanted, reversed(self._receptions)), None)
 
-    def _free_port(self) -> int:
+    async def _free_port(self) -> int:
         """Choose a port; where another program has taken it, the move fails at its beginning."""
+        ports = (await self.settings()).ports
         self._waiting(lambda _: True)
-        free = set(PORTS) - {each.address.port for each in self._receptions}
+        free = set(ports) - {each.address.port for each in self._receptions}
         if not free:
-            raise CommandRefused(f"All {len(PORTS)} migration ports of {self.name} are taken.")
+            raise CommandRefused(f"All {len(ports)} migration ports of {self.name} are taken.")
         return secrets.choice(sorted(free))
 
     def _prefix(self, name: str) -> str | None:
         return None if self._sockets is None else f"{self._sockets}/{name}-"
 
-    async def _require(self, tuning: Tuning) -> None:
+    async def _require(self, tuning: Tuning, address: MigrationAddress, side: Side) -> None:
+        """Raise where this host cannot do what is asked, or would do it less privately."""
+        _agree(tuning, address)
         lacking = await self.lacking()
-        for capability in sorted(tuning.needs & lacking.keys()):
+        for capability in sorted(needs(tuning) & lacking.keys()):
             raise Unsupported(f"Host {self.name} has no {capability}: {lacking[capability]}")
+        if address.credentials is not None:
+            (await self.settings()).require(self.name, side, address.credentials)
 
     async def _prove(self, address: str) -> None:
         """Let libvirt try to listen at an address, once; `CommandRefused` where it cannot.
@@ -251,7 +268,9 @@ class LibvirtHost:
         connection = await self.connection()
         name = f"whimbrel-trial-{secrets.token_hex(4)}"
         try:
-            domain = await connection.boot(trial_xml(name, address, self._free_port()), paused=True)
+            domain = await connection.boot(
+                trial_xml(name, address, await self._free_port()), paused=True
+            )
         except CommandRefused as error:
             raise CommandRefused(
                 error.what, f"See whether {address} is an address of host {self.name}."
@@ -260,17 +279,63 @@ class LibvirtHost:
         self._proven.add(address)
 
     async def _departure(
-        self, domain: Domain, reception: LibvirtReception, tuning: Tuning, address: MigrationAddress
+        self,
+        machine: LibvirtMachine,
+        reception: LibvirtReception,
+        tuning: Tuning,
+        address: MigrationAddress,
     ) -> Departure:
-        persistent = await domain.persistent()
-        flags = flags_for(tuning, persistent=persistent)
-        parameters = parameters_for(tuning) | address_parameters(address)
-        there = (reception.sockets, tuning.prepared_memory)
-        parameters["destination_xml"] = at_destination(await domain.xml(movable=True), *there)
+        domain = await machine.domain()
+        persistent, luggage = await domain.persistent(), await machine.storage().luggage()
+        if luggage is not None:
+            both = [await each.versions() for each in (domain.connection, reception.connection)]
+            oldest = min(min(each.daemon, each.library) for each in both)
+            luggage = replace(luggage, sparse=oldest >= FINDS_ZEROS)
+        living = await domain.xml(movable=True)
+        if tuning.transport is Transport.RDMA and not memory_limited(living):
+            raise Unsupported(*_UNLIMITED)
+        flags = flags_for(
+            tuning, persistent=persistent, encrypted=address.encrypted, luggage=luggage
+        )
+        parameters = parameters_for(tuning)
+        parameters |= address_parameters(address, tuning.transport, luggage)
+        disks = _elsewhere(machine.vm, reception.machine.vm)
+        there = (reception.sockets, tuning.prepared_memory, disks)
+        sparse = luggage is not None and luggage.sparse
+        parameters["destination_xml"] = at_destination(living, *there, sparse=sparse)
         if persistent:
-            kept = at_destination(await domain.kept_xml(), reception.sockets, None)
+            kept = at_destination(await domain.kept_xml(), reception.sockets, None, disks)
             parameters["persistent_xml"] = kept
         return Departure(domain, reception, flags, parameters)
+
+
+_UNLIMITED = (
+    "libvirt moves by RDMA only a VM whose memory has a hard limit, since all of it may be locked.",
+    "Give the VM <memtune><hard_limit>, larger than its memory, and start it again.",
+)
+
+
+def _agree(tuning: Tuning, address: MigrationAddress) -> None:
+    """Raise where a move would be less private than its tuning says, or cannot be private."""
+    if address.key:
+        raise Unsupported(
+            "libvirt encrypts with its hosts' certificates only, never with a key per move.",
+            "Have the move use certificates.",
+        )
+    if tuning.encrypted and not address.encrypted:
+        raise ConfigError("The move shall be encrypted, but there are no certificates for it.")
+    if address.encrypted and tuning.transport is Transport.RDMA:
+        raise Unsupported("QEMU cannot encrypt a move by RDMA.", "Choose another method.")
+
+
+def _elsewhere(here: Vm, there: Vm) -> dict[str, Disk]:
+    """Return the disks that lie elsewhere at the destination, by name."""
+    known = {disk.name: (disk.path, disk.format) for disk in here.disks}
+    return {
+        disk.name: disk
+        for disk in there.disks
+        if disk.name in known and known[disk.name] != (disk.path, disk.format)
+    }
 
 
 def trial_xml(name: str, address: str, port: int) -> str:

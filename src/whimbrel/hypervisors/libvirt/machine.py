@@ -13,6 +13,7 @@ from whimbrel.hypervisors.libvirt.connection import NoSuchDomain
 from whimbrel.hypervisors.libvirt.domain_xml import channel_paths
 from whimbrel.hypervisors.libvirt.inspect import LibvirtInspection
 from whimbrel.hypervisors.libvirt.states import State
+from whimbrel.hypervisors.libvirt.storage import LibvirtStorage
 from whimbrel.hypervisors.libvirt.translate import under_way
 from whimbrel.model.inventory import SECRET, MigrationAddress
 from whimbrel.model.migration import Phase
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from whimbrel.hypervisors.libvirt.connection import Connection, Domain
     from whimbrel.model.inventory import Vm
     from whimbrel.model.method import Tuning
-    from whimbrel.ports import Site, Storage
+    from whimbrel.model.storage import Extent
+    from whimbrel.ports import Site
 
 RUNS_WITHIN = 30.0
 """Seconds a destination may take to load the device state and run its guest."""
@@ -47,6 +49,8 @@ class LibvirtMachine:
         expected: Whether its guest is still to arrive.
         proven: Whether it was proved that the destination sees the same disks: libvirt, which
             only looks at the kind of file system, then need not believe it.
+        carries: The disks that its next move copies, how much of each chain, and the port where
+            the destination takes them (0: any); None: no disk.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class LibvirtMachine:
         self.last = Phase.IDLE
         self.expected = False
         self.proven = False
+        self.carries: tuple[tuple[str, ...], Extent, int] | None = None
         self._connection, self._domain, self._site = connection, domain, site
         self._pid: int | None = None
         self._sockets: dict[str, Path] = {}
@@ -112,9 +117,9 @@ class LibvirtMachine:
         """See `ports.Machine.inspection`."""
         return LibvirtInspection(self.domain, self._site, self._pid, self.vm.memory)
 
-    def storage(self) -> Storage:
-        """Raise `Unsupported`: libvirt copies disks as part of its own move."""
-        raise Unsupported("Disks of VMs that libvirt runs are not copied by whimbrel itself.")
+    def storage(self) -> LibvirtStorage:
+        """See `ports.Machine.storage`."""
+        return LibvirtStorage(self, self._site)
 
     async def record(self, vm: Vm) -> None:
         """See `ports.Machine.record`; libvirt remembers by itself what it is made of."""
@@ -213,7 +218,9 @@ class LibvirtReception:
         self.machine = machine
         self.connection, self.peer = connection, peer
         self.sockets, self.tuning = sockets, tuning
-        self.address = LibvirtAddress(address.host, address.port, there=self)
+        self.address = LibvirtAddress(
+            address.host, address.port, credentials=address.credentials, there=self
+        )
         self._attaching: asyncio.Task[None] | None = None
 
     def built(self) -> None:
