@@ -26,6 +26,7 @@ from whimbrel.model.outcome import Ending
 from whimbrel.model.plain import plain, shaped
 from whimbrel.model.prediction import Prediction, Verdict
 from whimbrel.model.record import MoveFigures, MoveRecord
+from whimbrel.model.storage import StorageCopied
 
 T = TypeVar("T")
 
@@ -75,6 +76,7 @@ MIGRATIONS = (
         UNIQUE (job, due)
     )
     """,
+    "ALTER TABLE moves ADD COLUMN copied TEXT",
 )
 """What leads from each version of the schema to the next: one statement each, from version 0."""
 
@@ -83,6 +85,7 @@ DOCUMENTS: dict[str, type[Any]] = {
     "survey": Survey,
     "prediction": Prediction,
     "observed": MoveFigures,
+    "copied": StorageCopied,
 }
 """The columns that hold JSON; each document names its schema "whimbrel.COLUMN/1"."""
 

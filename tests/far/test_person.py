@@ -66,8 +66,14 @@ async def test_a_vm_and_its_disk_move_to_a_host_that_shares_nothing(at: Person) 
     await with_disk(at, at.far.folder / "here")
     there = at.far.folder / "there"
     there.mkdir()
-    said = await at.whimbrel("move", "db", "--to", "b", "--storage", str(there), *FAST)
+    said = await at.whimbrel("move", "db", "--to", "b", "--storage", str(there), "--json", *FAST)
     assert said.code == ExitCode.DONE, said.errors
+    [copied] = said.json["storage"]["disks"]
+    assert (copied["name"], copied["new"]) == ("vda", str(there / "db.qcow2"))
+    assert copied["bytes"] >= 16 * MIB
+    assert copied["time"] > 0
+    assert str(at.far.folder / "here" / "db.qcow2") in copied["note"]
+    assert said.json["runs_nowhere"] is False
     async with at.redline("db", "b") as guest:
         await whole(guest)
     said = await at.whimbrel("vms", "--json")

@@ -21,9 +21,9 @@ from far.control import switch
 from faults.phases import Missed, Phase, thaw
 from faults.stage import DISK_FILL, VM, Stage
 from whimbrel.errors import LabError
-from whimbrel.hypervisors.qemu.storage import PORTS
 from whimbrel.lab.namespaces import in_namespace
 from whimbrel.model.journal import Step
+from whimbrel.model.storage import EXPORT_PORTS
 from whimbrel.model.units import MIB
 from whimbrel.sites.onsite.claims import boot_id, free_memory, start_time
 
@@ -133,7 +133,7 @@ async def _take_port(stage: Stage, phase: Phase) -> None:
     Early: sit on the first that disks are exported on.
     """
     if phase is Phase.BEFORE:
-        _sit(stage, stage.at.far.b.lab.addresses[0], PORTS[0])
+        _sit(stage, stage.at.far.b.lab.addresses[0], EXPORT_PORTS[0])
         return
     await _cut(stage, phase)
     entry = next(each for each in stage.entries if each.step is Step.PREPARED)

@@ -8,9 +8,10 @@ from unit.theory.guests import KVM, still_guest
 from whimbrel.model.memory import Survey
 from whimbrel.model.method import Method, Settings, tuning_for
 from whimbrel.model.outcome import Ending
-from whimbrel.model.prediction import Verdict
+from whimbrel.model.prediction import Interval, Verdict
 from whimbrel.model.record import MoveFigures, MoveRecord
-from whimbrel.model.units import GIB
+from whimbrel.model.storage import CopyMode, DiskCopied, StorageCopied, StoragePrediction
+from whimbrel.model.units import GIB, MIB
 from whimbrel.theory.simulate import predict, simulate
 
 SURVEY = still_guest(0.25, link=2.5e8, memory=GIB)
@@ -57,3 +58,39 @@ def moved(
 def seen(record: MoveRecord, **figures: float | None) -> MoveRecord:
     """Return a record with some of its observed figures changed."""
     return replace(record, observed=replace(record.observed, **figures))  # type: ignore[arg-type]
+
+
+def copied(
+    said: float,
+    took: float | None,
+    *,
+    at: float = 1000.0,
+    pace: float = 1.0,
+    limited: bool = False,
+) -> MoveRecord:
+    """Return a move with a disk that was to be in step in `said` seconds, and took `took`."""
+    nothing = Interval(0.0, 0.0, 0.0)
+    prediction = StoragePrediction(
+        mode=CopyMode.BACKGROUND,
+        reason="",
+        probability=1.0,
+        time=Interval(said / 1.2, said, said * 1.2),
+        wire_bytes=nothing,
+        steady_rate=nothing,
+        handover=nothing,
+        pace=pace,
+        limited=limited,
+    )
+    disk = DiskCopied("vda", "/a/vda", "/b/vda", data=MIB, time=took)
+    return MoveRecord(
+        began=at - 10,
+        ended=at,
+        source="a",
+        destination="b",
+        vm="guest",
+        method=Method.TCP,
+        tuning=tuning_for(Method.TCP, Settings()),
+        ending=Ending.COMPLETED,
+        survey=SURVEY,
+        copied=StorageCopied((disk,), prediction),
+    )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from unit.records import moved
+from unit.records import copied, moved
 from whimbrel.errors import ConfigError
 from whimbrel.model.method import Method, Tuning
 from whimbrel.model.outcome import Ending
@@ -45,6 +45,13 @@ def test_a_move_comes_back_as_it_was_given(path: Path) -> None:
         numbers = [store.add(MOVE), store.add(BARE)]
     with Store.open(path) as store:
         assert store.moves() == (replace(MOVE, number=numbers[0]), replace(BARE, number=numbers[1]))
+
+
+def test_what_became_of_disks_is_kept(path: Path) -> None:
+    with_disks = copied(4.0, 5.0, pace=0.7)
+    with Store.open(path) as store:
+        number = store.add(with_disks)
+        assert store.moves() == (replace(with_disks, number=number),)
 
 
 def test_numbers_that_json_cannot_say_are_kept(path: Path) -> None:
@@ -168,8 +175,14 @@ def test_an_older_schema_is_migrated_with_its_moves(path: Path) -> None:
         migrate(connection, MIGRATIONS[:1], path)
         with Store.open(path) as newer:
             newer.add(BARE)
-    later = ("DROP INDEX moves_between", "DROP TABLE jobs", "DROP TABLE runs")
-    change(path, *later, "PRAGMA user_version = 1")
+    change(
+        path,
+        "DROP INDEX moves_between",
+        "DROP TABLE jobs",
+        "DROP TABLE runs",
+        "ALTER TABLE moves DROP COLUMN copied",
+        "PRAGMA user_version = 1",
+    )
     with Store.open(path) as store:
         assert [each.vm for each in store.moves()] == ["bare"]
     assert version(path) == len(MIGRATIONS)

@@ -3,23 +3,27 @@
     flags ──► Asked ─┬─ with the config's policy and both hosts' limits ──► Wish, Settings
                      └─ storage, encryption, survey
 
-A flag wins over the config; a host's own limits hold whatever is asked.
+A flag wins over the config; a host's own limits hold whatever is asked. An option is written
+once, as a field of `Asked`; `asks` gives all of them to a command.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import MISSING, Field, dataclass, fields
 from enum import StrEnum
-from typing import Annotated
+from functools import wraps
+from inspect import Parameter, Signature, signature
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from whimbrel.cli.options import complete_hosts
+from whimbrel.cli.options import VmName, complete_hosts
 from whimbrel.config import Config
 from whimbrel.errors import ConfigError
 from whimbrel.model.inventory import Host
 from whimbrel.model.method import Method, PreparedMemory, Settings
 from whimbrel.model.plan import Goal, Wish
 from whimbrel.model.policy import LONGEST_DOWNTIME, Encryption
+from whimbrel.model.storage import Extent
 from whimbrel.model.units import parse_rate, parse_time
 from whimbrel.theory.candidates import SHORTEST
 from whimbrel.theory.sharing import parse_share
@@ -38,12 +42,13 @@ class Looking(StrEnum):
 
 
 ToOrStay = Annotated[
-    str | None,
+    str,
     typer.Option(
         "--to",
         help="The host it shall run on; without it only the disks move (--storage).",
         metavar="HOST",
         autocompletion=complete_hosts,
+        show_default=False,
     ),
 ]
 To = Annotated[
@@ -88,8 +93,22 @@ StorageOption = Annotated[
     typer.Option(
         "--storage",
         help="Copy the disks too: to a folder there, or DISK=PATH for each. Disks that both hosts "
-        "share need none.",
+        "share need none. A disk with backing files arrives as one image, unless --chain top.",
         metavar="PATH",
+    ),
+]
+ChainOption = Annotated[
+    Extent,
+    typer.Option(
+        "--chain",
+        help="With --storage, of a disk with backing files: copy the whole chain into one image, "
+        "or the top image only, where its backing files are at the same path there.",
+    ),
+]
+RemoveSource = Annotated[
+    bool,
+    typer.Option(
+        "--remove-source", help="Remove the source's images when the VM has arrived with its disks."
     ),
 ]
 PinAll = Annotated[
@@ -115,7 +134,7 @@ class Asked:
 
     Attributes:
         vm: The VM's name.
-        to: The destination's name.
+        to: The destination's name; empty: only disks move.
         method: How to move it.
         goal: What shall be small.
         max_downtime: As written.
@@ -124,41 +143,50 @@ class Asked:
         leave: As written.
         cpu_budget: Cores.
         channels: Streams.
+        pin_all: Whether RDMA pins all memory beforehand.
         postcopy: Whether the guest may move before its memory.
+        storage: Where the disks go; empty or None: they are shared.
+        chain: How much of each disk's backing chain is copied.
+        remove_source: Whether images that were copied are removed at the source afterwards.
         survey: How deep to look.
         encryption: Whether what is sent is encrypted.
-        storage: Where the disks go; empty: they are shared.
-        remove_source: Whether images that were copied are removed at the source afterwards.
-        pin_all: Whether RDMA pins all memory beforehand.
         prepare_network: Whether MPTCP is set up on both hosts for as long as it takes.
     """
 
-    vm: str
-    to: str
-    method: Method = Method.AUTO
-    goal: Goal | None = None
-    max_downtime: str | None = None
-    deadline: str | None = None
-    limit: str | None = None
-    leave: str | None = None
-    cpu_budget: float | None = None
-    channels: int | None = None
-    postcopy: bool | None = None
-    survey: Looking = Looking.DEFAULT
-    encryption: Encryption | None = None
-    storage: Sequence[str] = ()
-    remove_source: bool = False
-    pin_all: bool = False
-    prepare_network: bool = False
+    vm: VmName
+    to: ToOrStay = ""
+    method: MethodOption = Method.AUTO
+    goal: GoalOption = None
+    max_downtime: MaxDowntime = None
+    deadline: Deadline = None
+    limit: Limit = None
+    leave: LeaveOption = None
+    cpu_budget: CpuBudget = None
+    channels: Channels = None
+    pin_all: PinAll = False
+    postcopy: PostcopyOption = None
+    storage: StorageOption = None
+    chain: ChainOption = Extent.WHOLE
+    remove_source: RemoveSource = False
+    survey: SurveyOption = Looking.DEFAULT
+    encryption: EncryptionOption = None
+    prepare_network: PrepareNetwork = False
 
     def check(self) -> None:
         """Raise `ConfigError` for what cannot be meant, before any host is asked."""
+        if self.chain is not Extent.WHOLE and not self.storage:
+            raise ConfigError(
+                "--chain says how disks are copied, and none is.", "Add --storage PATH."
+            )
         if self.limit is not None:
             parse_rate(self.limit)
         if self.leave is not None:
             parse_share(self.leave)
         if self.deadline is not None and parse_time(self.deadline) <= 0:
-            raise ConfigError("A deadline lies in the future.")
+            raise ConfigError(
+                f"A deadline of {self.deadline} is over before the move begins.",
+                'Say how long it may take from the request on: --deadline "10 min".',
+            )
         if self.max_downtime is not None:
             wanted = parse_time(self.max_downtime)
             if not SHORTEST <= wanted <= LONGEST_DOWNTIME:
@@ -166,6 +194,44 @@ class Asked:
                     f"A downtime of {self.max_downtime} cannot be asked for.",
                     f"QEMU takes 1 ms to {LONGEST_DOWNTIME:.0f} s.",
                 )
+
+
+def asks(**instead: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command every option of `Asked`; what they say is its first argument.
+
+    Args:
+        instead: Fields that are another option in this command, one that must be given; None
+            leaves a field out.
+    """
+    hints = get_type_hints(Asked, include_extras=True) | instead
+    shared = [
+        Parameter(
+            each.name,
+            Parameter.KEYWORD_ONLY,
+            default=Parameter.empty if each.name in instead else _default(each),
+            annotation=hints[each.name],
+        )
+        for each in fields(Asked)
+        if hints[each.name] is not None
+    ]
+
+    def decorated(command: Callable[..., None]) -> Callable[..., None]:
+        _, *own = signature(command).parameters.values()
+
+        @wraps(command)
+        def called(**given: Any) -> None:
+            asked = Asked(**{each.name: given.pop(each.name) for each in shared})
+            command(asked, **given)
+
+        # It is what typer reads the options from.
+        vars(called)["__signature__"] = Signature([*shared, *own])
+        return called
+
+    return decorated
+
+
+def _default(field: Field[Any]) -> Any:
+    return Parameter.empty if field.default is MISSING else field.default
 
 
 def wish_of(

@@ -34,7 +34,7 @@ from whimbrel.model.policy import Encryption
 from whimbrel.model.record import MoveRecord
 from whimbrel.model.survey import Depth
 from whimbrel.ports import Machine
-from whimbrel.practice.encryption import Refused, Ruling, ruled, secured
+from whimbrel.practice.encryption import Refused, Ruling, credentials_between, ruled, secured
 from whimbrel.practice.forecast import Foreseen, Outset, foresee
 from whimbrel.practice.preflight import PreflightSubject, preflight
 from whimbrel.practice.storage_places import DiskCopy, moved_vm, placed_copies
@@ -62,7 +62,8 @@ class Journey:
         here: What runs VMs at the source.
         there: What runs them at the destination.
         link: The destination's migration link.
-        address: Where the destination will listen; with a fresh key where it is encrypted.
+        address: Where the destination will listen; with a fresh key or the user's certificates
+            where it is encrypted.
         ruling: Whether it is encrypted, and why.
         wish: What is wanted, and the limits.
         settings: What holds for every method.
@@ -123,12 +124,15 @@ async def begun(session: Session, asked: Asked) -> Journey:
     if asked.method is Method.ENCRYPTED:
         policy = Encryption.ALWAYS
     used = [each for way in (link, *further) for each in (way, *towards(source, way))]
-    ruling = ruled(policy, used, able_here, able_there, method=asked.method)
+    certificates = here.credentials(credentials_between(source, destination))
+    ruling = ruled(
+        policy, used, able_here, able_there, method=asked.method, credentials=certificates
+    )
     left = 0.0 if asked.leave is None else parse_share(asked.leave)
     share = await share_of(session, (source, destination), (link, *further), asked.vm, left)
     wish = wish_of(asked, session.config, source, destination, share.limit)
-    address = secured(MigrationAddress(link.address), ruling)
-    copies = await _copies(machine, asked.storage)
+    address = secured(MigrationAddress(link.address, ports=destination.ports), ruling, certificates)
+    copies = await _copies(machine, asked)
     return Journey(
         session=session,
         asked=asked,
@@ -141,7 +145,7 @@ async def begun(session: Session, asked: Asked) -> Journey:
         address=address,
         ruling=ruling,
         wish=wish,
-        settings=settings_of(asked, wish, encrypted=bool(address.key)),
+        settings=settings_of(asked, wish, encrypted=address.encrypted),
         copies=copies,
         arrival=moved_vm(machine.vm, copies) if copies else None,
         further=further,
@@ -165,11 +169,12 @@ async def _ways(
     return link, further
 
 
-async def _copies(machine: Machine, places: Sequence[str]) -> tuple[DiskCopy, ...]:
+async def _copies(machine: Machine, asked: Asked) -> tuple[DiskCopy, ...]:
     """Return what is to be copied to where; nothing where no place was named."""
-    if not places:
+    if not asked.storage:
         return ()
-    return placed_copies(machine.vm, await machine.storage().disks(), places)
+    facts = await machine.storage().disks()
+    return placed_copies(machine.vm, facts, asked.storage, asked.chain)
 
 
 async def planned(

@@ -18,7 +18,7 @@ from whimbrel.cli.move_choice import Decided, as_saved, decided
 from whimbrel.cli.move_screen import MoveScreen, show_move
 from whimbrel.cli.move_storage import StorageSaid, moved_disks, show_storage, storage_document
 from whimbrel.cli.moving import carried_out
-from whimbrel.cli.options import ConfigFile, Json, VmName
+from whimbrel.cli.options import ConfigFile, Json
 from whimbrel.cli.recover import insist
 from whimbrel.cli.running import run
 from whimbrel.cli.session import opened
@@ -33,7 +33,6 @@ from whimbrel.errors import (
     MigrationError,
     PlaceUnknown,
 )
-from whimbrel.model.method import Method
 from whimbrel.model.migration import Side
 from whimbrel.model.outcome import Ending, Outcome
 from whimbrel.model.plan import Candidate
@@ -56,42 +55,21 @@ PlanFile = Annotated[
 Anyway = Annotated[
     bool, typer.Option("--anyway", help="Begin even where the plan advises against it.")
 ]
-RemoveSource = Annotated[
-    bool,
-    typer.Option(
-        "--remove-source", help="Remove the source's images when the VM has arrived with its disks."
-    ),
-]
 
 
 INSIST_WITHIN = 60.0
 """Seconds for which hosts that were lost are asked anew where the guest runs."""
 
 
+@ask.asks()
 def move(
-    vm: VmName,
+    asked: ask.Asked,
     *,
-    to: ask.ToOrStay = None,
     plan: PlanFile = None,
     anyway: Anyway = False,
-    method: ask.MethodOption = Method.AUTO,
-    goal: ask.GoalOption = None,
-    max_downtime: ask.MaxDowntime = None,
-    deadline: ask.Deadline = None,
-    limit: ask.Limit = None,
-    leave: ask.LeaveOption = None,
-    cpu_budget: ask.CpuBudget = None,
-    channels: ask.Channels = None,
-    pin_all: ask.PinAll = False,
-    postcopy: ask.PostcopyOption = None,
-    storage: ask.StorageOption = None,
-    remove_source: RemoveSource = False,
     at: At = None,
     when: When = None,
     wait_at_most: WaitAtMost = "2 h",
-    survey: ask.SurveyOption = ask.Looking.DEFAULT,
-    encryption: ask.EncryptionOption = None,
-    prepare_network: ask.PrepareNetwork = False,
     config: ConfigFile = None,
     json: Json = False,
 ) -> None:
@@ -101,27 +79,8 @@ def move(
     complete; guards the move on its way. Ctrl-C calls it back: the guest goes on where it was,
     unless it has passed the point of no return; then the move is finished.
     """
-    asked = ask.Asked(
-        vm=vm,
-        to=to or "",
-        method=method,
-        goal=goal,
-        max_downtime=max_downtime,
-        deadline=deadline,
-        limit=limit,
-        leave=leave,
-        cpu_budget=cpu_budget,
-        channels=channels,
-        pin_all=pin_all,
-        postcopy=postcopy,
-        survey=survey,
-        encryption=encryption,
-        storage=tuple(storage or ()),
-        prepare_network=prepare_network,
-        remove_source=remove_source,
-    )
     later = Later.read(at, when, wait_at_most)
-    if to is None:
+    if not asked.to:
         _tell_disks(run(_move_disks(load(config), asked, later)), json=json)
         return
     saved = None if plan is None else _read(plan)

@@ -10,6 +10,7 @@ from whimbrel.model.check import Check, failed, passed
 from whimbrel.model.outcome import Ending, Outcome
 from whimbrel.model.plan import Wish
 from whimbrel.model.record import MoveFigures, MoveRecord
+from whimbrel.model.storage import StorageCopied
 from whimbrel.model.units import format_time
 from whimbrel.practice.attempts import Attempt
 from whimbrel.store import Store
@@ -42,7 +43,13 @@ def missed(outcome: Outcome, wish: Wish) -> tuple[str, ...]:
     return tuple(found)
 
 
-def record_of(journey: Journey, how: Decided, last: Attempt, began: float) -> MoveRecord:
+def record_of(
+    journey: Journey,
+    how: Decided,
+    last: Attempt,
+    began: float,
+    copied: StorageCopied | None = None,
+) -> MoveRecord:
     """Return the move as a history keeps it: its last attempt, with the survey before the first.
 
     Args:
@@ -50,6 +57,7 @@ def record_of(journey: Journey, how: Decided, last: Attempt, began: float) -> Mo
         how: What was decided, and said of it.
         last: The attempt that counts.
         began: When it was asked for, seconds since 1970-01-01 UTC.
+        copied: The disks that arrived with it; None: none.
     """
     seen = last.outcome
     return MoveRecord(
@@ -72,6 +80,7 @@ def record_of(journey: Journey, how: Decided, last: Attempt, began: float) -> Mo
         survey=how.surveyed.survey if how.surveyed else None,
         prediction=how.prediction if last.tuning == how.tuning else None,
         verdict=how.prediction.verdict if how.prediction else None,
+        copied=copied,
     )
 
 

@@ -9,6 +9,7 @@ from whimbrel.model.check import Check, obstacles
 from whimbrel.model.method import Method, Tuning, tuning_for
 from whimbrel.model.plan import Certificate
 from whimbrel.model.prediction import Prediction, Verdict
+from whimbrel.model.storage import StoragePrediction
 from whimbrel.model.survey import Surveyed
 from whimbrel.report.plan import Planned, SavedPlan
 from whimbrel.theory.rates import least_rate
@@ -24,6 +25,7 @@ class Decided:
         prediction: What it will do; None: nobody looked.
         certificate: The ladder it may climb; None: there is none.
         surveyed: What that was said from.
+        storage: What was said of the disks that go along; None: nothing.
     """
 
     method: Method
@@ -31,6 +33,7 @@ class Decided:
     prediction: Prediction | None = None
     certificate: Certificate | None = None
     surveyed: Surveyed | None = None
+    storage: StoragePrediction | None = None
 
 
 def decided(journey: Journey, said: Planned, *, anyway: bool) -> Decided:
@@ -54,6 +57,7 @@ def decided(journey: Journey, said: Planned, *, anyway: bool) -> Decided:
         plan.chosen.prediction,
         plan.certificate,
         said.surveyed,
+        said.storage,
     )
 
 
@@ -77,16 +81,18 @@ def as_saved(
     places = (journey.asked.vm, journey.source.name, journey.destination.name)
     if places != (plan.vm, plan.source, plan.destination):
         raise NoFeasiblePlan(
-            f"The plan is for {plan.vm} from {plan.source} to {plan.destination}; {places[0]} "
-            f"runs on {places[1]} now.",
-            "Plan again.",
+            f"The plan moves {plan.vm} from {plan.source} to {plan.destination}; asked for is "
+            f"{places[0]}, which runs on {places[1]}, to {places[2]}.",
+            f"Plan again: whimbrel plan {places[0]} --to {places[2]} --save FILE",
         )
     refuse_obstacles(plan.vm, plan.destination, checks)
     if plan.verdict is Verdict.REFUSE and not anyway:
-        raise NoFeasiblePlan("The plan advises against the move.", "Plan again, or --anyway.")
-    encrypted = bool(journey.address.key)
-    tuning = replace(plan.tuning, encrypted=encrypted)
-    return Decided(plan.method, tuning, plan.prediction, plan.certificate)
+        raise NoFeasiblePlan(
+            "The plan advises against the move.", "Plan again; or begin all the same: --anyway."
+        )
+    tuning = replace(plan.tuning, encrypted=journey.address.encrypted)
+    said = (plan.prediction, plan.certificate)
+    return Decided(plan.method, tuning, *said, storage=plan.storage)
 
 
 def _unseen(journey: Journey) -> Decided:

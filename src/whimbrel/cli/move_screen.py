@@ -14,7 +14,7 @@ from whimbrel.model.outcome import Ending
 from whimbrel.model.storage import StorageProgress
 from whimbrel.model.units import format_link, format_size, format_time
 from whimbrel.ports import Machine
-from whimbrel.report.move import COMPARED_COLUMNS, MoveSaid, compared_rows
+from whimbrel.report.move import COMPARED_COLUMNS, MoveSaid, compared_rows, disk_lines
 
 
 class MoveScreen(LiveLine):
@@ -65,6 +65,8 @@ def show_move(console: Console, said: MoveSaid) -> None:
         for row in compared_rows(said):
             table.add_row(*map(Text, row))
         console.print(table)
+    for line in disk_lines(said.copied) if said.copied else ():
+        console.print(Text(f"  {line}"))
     for check in (*obstacles(said.checks), *warnings(said.checks)):
         console.print(Text(f"  {check.result}: {check.detail} → {check.remedy}", style="yellow"))
     for line in said.missed:
@@ -86,8 +88,8 @@ def sentence(said: MoveSaid) -> str:
     }.get(outcome.ending, "failed")
     unknown = "It runs nowhere." if said.over else "Where it runs is not known."
     where = unknown if outcome.runs_on is None else f"It runs on {said.source}."
-    why = outcome.reason.rstrip(".")
-    return f"The move of {said.vm} to {said.destination} {ending}: {why}. {where}"
+    why = f": {outcome.reason.rstrip('.')}" if outcome.reason else ""
+    return f"The move of {said.vm} to {said.destination} {ending}{why}. {where}"
 
 
 def _style(said: MoveSaid) -> str:

@@ -12,7 +12,6 @@ from whimbrel.cli.move_choice import refuse_obstacles
 from whimbrel.cli.move_screen import MoveScreen
 from whimbrel.cli.session import Session
 from whimbrel.errors import ConfigError
-from whimbrel.hypervisors.qemu.compare import QemuExaminer
 from whimbrel.model.journal import Step
 from whimbrel.model.migration import Side
 from whimbrel.model.outcome import Ending
@@ -57,20 +56,21 @@ async def moved_disks(session: Session, asked: Asked, screen: MoveScreen) -> Sto
     """
     if not asked.storage:
         raise ConfigError(
-            "Neither a host nor a place for disks was named.",
-            "Say --to HOST, --storage PATH, or both.",
+            f"It is not said where {asked.vm} or its disks shall go.",
+            "Say --to HOST for the VM, --storage PATH for its disks, or both.",
         )
     seen = await session.find(asked.vm)
-    host, site = session.hypervisor(seen.host), session.site(seen.host)
-    machine = await host.find(asked.vm)
+    place, site = session.place(seen.host), session.site(seen.host)
+    machine = await place.machine(seen)
     wish = StorageWish(
         places=tuple(asked.storage),
+        extent=asked.chain,
         rate=None if asked.limit is None else parse_rate(asked.limit),
         remove_source=asked.remove_source,
     )
     facts = await machine.storage().disks()
     copies = placed_copies(machine.vm, facts, wish.places, wish.extent, only_named=True)
-    checks = await preflight_storage(machine, site, QemuExaminer(site), copies)
+    checks = await preflight_storage(machine, site, place.examiner(), copies)
     refuse_obstacles(asked.vm, ", ".join(copy.place.path for copy in copies), checks)
     screen.works("copying disks")
     async with _written(asked.vm, seen.host, site):

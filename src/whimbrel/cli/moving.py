@@ -15,9 +15,9 @@ from whimbrel.cli.move_choice import Decided
 from whimbrel.cli.move_screen import MoveScreen
 from whimbrel.cli.ways import ends_of, nics_of
 from whimbrel.hypervisors.qemu.machine import QemuMachine
-from whimbrel.model.inventory import MigrationAddress
 from whimbrel.model.method import Policy
 from whimbrel.model.outcome import Ending
+from whimbrel.model.storage import StorageCopied
 from whimbrel.ports import Journal
 from whimbrel.practice.attempts import attempts
 from whimbrel.practice.budget import Allowance, Budget
@@ -43,15 +43,19 @@ async def carried_out(
         destination = journey.session.site(journey.destination.name)
         await held.enter_async_context(Claims(destination, journey.arrival or journey.machine.vm))
         request = await _request(journey, how, screen, journal, held)
+        requests = [request]
 
-        async def renewed(before: Request) -> Request:
+        async def renewed(_: Request) -> Request:
             fresh = await _request(journey, how, screen, journal, held)
-            address = secured(MigrationAddress(before.address.host), journey.ruling)
-            return replace(fresh, address=address)
+            before = journey.address
+            address = secured(before, journey.ruling, before.credentials)  # with another key
+            requests.append(replace(fresh, address=address))
+            return requests[-1]
 
         done = await attempts(request, screen, renewed=renewed, anew=screen.begins_anew)
     last = done[-1]
     checks = () if last.outcome.ending is not Ending.COMPLETED else await afterwards(journey, last)
+    copied = _copied(requests[-1], how)
     return MoveSaid(
         vm=journey.asked.vm,
         source=journey.source.name,
@@ -62,11 +66,23 @@ async def carried_out(
         prediction=how.prediction,
         checks=checks,
         missed=missed(last.outcome, journey.wish),
-        number=remember(record_of(journey, how, last, began), screen),
+        number=remember(record_of(journey, how, last, began, copied), screen),
         encryption=journey.ruling.reason,
         left=last.moved.left,
         over=last.moved.over,
+        copied=copied,
     )
+
+
+def _copied(request: Request, how: Decided) -> StorageCopied | None:
+    """Return what became of the disks that went along; None where none has arrived."""
+    disks = [
+        disk
+        for each in request.companions
+        if isinstance(each, StorageBeside)
+        for disk in each.copied
+    ]
+    return StorageCopied(tuple(disks), how.storage) if disks else None
 
 
 async def _request(
@@ -108,6 +124,7 @@ async def _disks(
     hosts = Hosts(session.site(journey.source.name), session.site(journey.destination.name))
     wish = StorageWish(
         places=tuple(journey.asked.storage),
+        extent=journey.asked.chain,
         rate=journey.wish.bandwidth_limit,
         remove_source=journey.asked.remove_source,
     )

@@ -8,14 +8,13 @@ from rich.console import Console
 
 from whimbrel.cli import asked as ask
 from whimbrel.cli.journey import begun, planned, remembered
-from whimbrel.cli.options import ConfigFile, Json, VmName
+from whimbrel.cli.options import ConfigFile, Json
 from whimbrel.cli.plan_view import show_plan
 from whimbrel.cli.running import run
 from whimbrel.cli.session import opened
 from whimbrel.cli.waiting import waiting
 from whimbrel.config import Config, load
 from whimbrel.errors import ConfigError, ExitCode
-from whimbrel.model.method import Method
 from whimbrel.model.prediction import Verdict
 from whimbrel.report.document import json_text
 from whimbrel.report.plan import Planned, plan_document
@@ -27,24 +26,10 @@ Save = Annotated[
 Everything = Annotated[bool, typer.Option("--all", help="Show the checks that are in order too.")]
 
 
+@ask.asks(to=ask.To, remove_source=None)
 def plan(
-    vm: VmName,
+    asked: ask.Asked,
     *,
-    to: ask.To,
-    method: ask.MethodOption = Method.AUTO,
-    goal: ask.GoalOption = None,
-    max_downtime: ask.MaxDowntime = None,
-    deadline: ask.Deadline = None,
-    limit: ask.Limit = None,
-    leave: ask.LeaveOption = None,
-    cpu_budget: ask.CpuBudget = None,
-    channels: ask.Channels = None,
-    pin_all: ask.PinAll = False,
-    postcopy: ask.PostcopyOption = None,
-    storage: ask.StorageOption = None,
-    survey: ask.SurveyOption = ask.Looking.DEFAULT,
-    encryption: ask.EncryptionOption = None,
-    prepare_network: ask.PrepareNetwork = False,
     save: Save = None,
     everything: Everything = False,
     config: ConfigFile = None,
@@ -55,24 +40,6 @@ def plan(
     Checks both hosts, surveys guest, hosts and link, predicts every method, and chooses. Nothing
     is changed on either host, and the guest is not disturbed. Exit code 3 advises against it.
     """
-    asked = ask.Asked(
-        vm=vm,
-        to=to,
-        method=method,
-        goal=goal,
-        max_downtime=max_downtime,
-        deadline=deadline,
-        limit=limit,
-        leave=leave,
-        cpu_budget=cpu_budget,
-        channels=channels,
-        pin_all=pin_all,
-        postcopy=postcopy,
-        survey=survey,
-        encryption=encryption,
-        storage=tuple(storage or ()),
-        prepare_network=prepare_network,
-    )
     said = run(_plan(load(config), asked))
     text = json_text(plan_document(said))
     if save is not None:

@@ -10,10 +10,10 @@ from whimbrel.cli.history import grid
 from whimbrel.model.check import Check, Result, obstacles, warnings
 from whimbrel.model.plan import Plan
 from whimbrel.model.prediction import Verdict
+from whimbrel.model.storage import StoragePrediction
 from whimbrel.model.units import format_link, format_rate, format_size, format_time
 from whimbrel.report.plan import CANDIDATE_COLUMNS, Planned, candidate_rows
 from whimbrel.theory.explain import described, ladder
-from whimbrel.theory.storage import StoragePrediction
 
 _STYLES = {
     Verdict.GO: "bold green",

@@ -37,6 +37,9 @@ PLAIN_NAME = (
 
 _POLICY = MovePolicy()
 
+_SOME_PORTS = "49152-49215"
+_LAST_PORT = 65535
+
 
 def _uri(value: object) -> str:
     given = text(value, '"qemu+ssh://root@10.0.0.1"')
@@ -63,6 +66,25 @@ def absolute(value: object) -> str:
     if not plain.is_absolute() or ".." in plain.parts:
         raise wrong(f'"{given}" is no whole path', 'Begin it with "/", and leave ".." out.')
     return str(plain)
+
+
+def _ports(value: object) -> str:
+    """Read a range of TCP ports, the first and the last."""
+    given = text(value, f'"{_SOME_PORTS}"')
+    found = re.fullmatch(r"(\d{1,5}) ?- ?(\d{1,5})", given)
+    first, last = (int(each) for each in found.groups()) if found else (0, 0)
+    if not 1 <= first <= last <= _LAST_PORT:
+        raise wrong(f'"{given}" is no range of TCP ports', f'Write it as "{_SOME_PORTS}".')
+    if first == last:
+        raise wrong("must be two ports at least", "One is for memory, one for disks.")
+    return f"{first}-{last}"
+
+
+def _certificate_name(value: object) -> str:
+    given = text(value, '"b.example.org"')
+    if not re.fullmatch(r"[A-Za-z0-9_.:-]{1,253}", given):
+        raise wrong(f'"{given}" is no name of a host', 'Write it as "b.example.org".')
+    return given
 
 
 def _key_file(value: object) -> Path:
@@ -115,6 +137,9 @@ class HostKeys(Table):
     sockets: list[_Path] = Field(default=[])
     peer: Annotated[str | None, BeforeValidator(_peer)] = None
     channel_folder: _Path | None = None
+    certificates: _Path | None = None
+    certificate_name: Annotated[str, BeforeValidator(_certificate_name)] = ""
+    ports: Annotated[str | None, BeforeValidator(_ports)] = None
     bandwidth_limit: Annotated[Limit, _Positive] = None
     cpu_budget: Annotated[Cores, _Positive] = None
     links: list[LinkKeys] = Field(default=[])
@@ -147,6 +172,9 @@ def problems(keys: FileKeys) -> Iterator[tuple[Place, str]]:
                 if getattr(host, key) is not None:
                     yield ("hosts", name, key), "is for hosts that SSH reaches; this one is local"
         yield from _only_for_its_kind(name, host)
+        if host.certificate_name and host.certificates is None:
+            place = ("hosts", name, "certificate_name")
+            yield place, "is for hosts whose folder of certificates is named (certificates)"
         twice = {socket for socket in host.sockets if host.sockets.count(socket) > 1}
         for socket in sorted(twice):
             yield ("hosts", name, "sockets"), f'"{socket}" is named twice'
@@ -157,8 +185,9 @@ def problems(keys: FileKeys) -> Iterator[tuple[Place, str]]:
 
 def _only_for_its_kind(name: str, host: HostKeys) -> Iterator[tuple[Place, str]]:
     if parse_uri(host.uri).libvirt:
-        if host.sockets:
-            yield ("hosts", name, "sockets"), "is for plain QEMU; libvirt runs this host"
+        for key in ("sockets", "certificates", "certificate_name", "ports"):
+            if getattr(host, key):
+                yield ("hosts", name, key), "is for plain QEMU; libvirt runs this host"
         return
     for key in ("peer", "channel_folder"):
         if getattr(host, key) is not None:

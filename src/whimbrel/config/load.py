@@ -85,7 +85,18 @@ def _host(name: str, keys: HostKeys, base: Path) -> Host:
         known_hosts=_beside(keys.known_hosts, base),
         peer=keys.peer,
         channel_folder=keys.channel_folder,
+        certificates=keys.certificates,
+        certificate_name=keys.certificate_name,
+        ports=_range(keys.ports),
     )
+
+
+def _range(ports: str | None) -> tuple[int, int] | None:
+    """Return a range of ports that keys.py has read."""
+    if ports is None:
+        return None
+    first, _, last = ports.partition("-")
+    return int(first), int(last)
 
 
 def _beside(path: Path | None, base: Path) -> Path | None:

@@ -145,6 +145,10 @@ class Host:
         peer: Where libvirt runs it: the URI under which other hosts' libvirt reaches it, so that
             the source's libvirt leads moves to it; None: whimbrel leads them.
         channel_folder: Likewise: where its VMs' channels have their sockets; None: libvirt's own.
+        certificates: Folder on it with certificates of the user's own (see `X509`); None: a key
+            is made for each move.
+        certificate_name: The name that its certificate carries; empty: the migration address.
+        ports: The first and the last TCP port on which it listens for moves; None: any.
     """
 
     name: str
@@ -158,6 +162,9 @@ class Host:
     known_hosts: Path | None = None
     peer: str | None = None
     channel_folder: str | None = None
+    certificates: str | None = None
+    certificate_name: str = ""
+    ports: tuple[int, int] | None = None
 
 
 SECRET = {"secret": True}
@@ -190,6 +197,7 @@ class MigrationAddress:
     Attributes:
         host: IP address of the migration network, on the destination.
         port: TCP (or RDMA CM) port; 0 lets the destination choose.
+        ports: The first and the last that it may choose; None: any.
         mptcp: Spread each connection over all NICs (RFC 8684).
         key: The move's pre-shared key, hexadecimal digits; empty: no such key.
         credentials: The user's certificates instead; None with an empty `key`: unencrypted.
@@ -198,6 +206,7 @@ class MigrationAddress:
     host: str
     port: int = 0
     mptcp: bool = False
+    ports: tuple[int, int] | None = None
     key: str = field(default="", repr=False, metadata=SECRET)
     credentials: X509 | None = None
 

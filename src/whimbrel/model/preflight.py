@@ -227,11 +227,14 @@ class ImageSight:
         there: At the destination.
         probe: Whether a file written beside it at the source was seen at the destination;
             None: none could be written.
+        equal: Whether all bytes of two images that are only read are the same, as hashes of
+            them tell; None: they were not read whole.
     """
 
     here: PlaceFacts
     there: PlaceFacts
     probe: bool | None = None
+    equal: bool | None = None
 
 
 @dataclass(frozen=True)

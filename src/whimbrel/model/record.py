@@ -6,6 +6,7 @@ from whimbrel.model.memory import Survey
 from whimbrel.model.method import Method, Tuning
 from whimbrel.model.outcome import Ending
 from whimbrel.model.prediction import Prediction, Verdict
+from whimbrel.model.storage import StorageCopied
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class MoveRecord:
             where nothing was.
         prediction: What was said beforehand; None where nothing was.
         verdict: What the plan advised; None where there was none.
+        copied: What became of the disks that went along; None where none did, or did not arrive.
         number: What the store calls it; None before it is stored.
     """
 
@@ -69,6 +71,7 @@ class MoveRecord:
     survey: Survey | None = None
     prediction: Prediction | None = None
     verdict: Verdict | None = None
+    copied: StorageCopied | None = None
     number: int | None = None
 
     @property

@@ -3,6 +3,11 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from whimbrel.model.prediction import Interval
+
+EXPORT_PORTS = range(49152, 49216)
+"""Where disks are exported unless ports are named; the range that libvirt's migrations use."""
+
 
 @dataclass(frozen=True)
 class Image:
@@ -113,6 +118,82 @@ class DiskLoad:
     area: int
     write_rate: float = 0.0
     write_size: float = 64 * 1024.0
+
+
+@dataclass(frozen=True)
+class StoragePrediction:
+    """What the disks of a move will do, with intervals.
+
+    Attributes:
+        mode: Whether the guest's writes will have to wait.
+        reason: Why; empty for background copies.
+        probability: The chance that they are in step at all without it, 0 to 1.
+        time: Seconds until the copies are in step.
+        wire_bytes: Bytes sent until then.
+        steady_rate: Bytes per second afterwards, taken from the memory's link.
+        handover: Seconds by which the guest stands still longer.
+        pace: Which share of the link's surveyed goodput it was reckoned with, as past copies
+            between these hosts taught (theory/copy_pace.py).
+        limited: Whether a bandwidth limit below that decided the rate.
+    """
+
+    mode: CopyMode
+    reason: str
+    probability: float
+    time: Interval
+    wire_bytes: Interval
+    steady_rate: Interval
+    handover: Interval
+    pace: float = 1.0
+    limited: bool = False
+
+
+@dataclass(frozen=True)
+class DiskCopied:
+    """One disk that was copied along with its VM.
+
+    Attributes:
+        name: The disk's name.
+        old: Where it was.
+        new: Where it is.
+        data: Bytes that its image took when it was in step; None: not told.
+        time: Seconds from the first copy's beginning until it was in step; None: not told.
+        writes_waited: Whether the guest's writes had to wait for their copies.
+        note: What became of the old image, a sentence.
+    """
+
+    name: str
+    old: str
+    new: str
+    data: int | None = None
+    time: float | None = None
+    writes_waited: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class StorageCopied:
+    """All disks of a move that have arrived, and what was said of them beforehand.
+
+    Attributes:
+        disks: Each disk.
+        predicted: What was said; None where nothing was.
+    """
+
+    disks: tuple[DiskCopied, ...] = ()
+    predicted: StoragePrediction | None = None
+
+    @property
+    def time(self) -> float | None:
+        """Seconds until all were in step; None where that is not told of all."""
+        times = [each.time for each in self.disks]
+        return None if not times or None in times else max(each or 0.0 for each in times)
+
+    @property
+    def data(self) -> int | None:
+        """Bytes of all of them; None where that is not told of all."""
+        sizes = [each.data for each in self.disks]
+        return None if not sizes or None in sizes else sum(each or 0 for each in sizes)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,11 @@
 """Public facts of TLS that several rooms need."""
 
+SERVER_FILES = ("ca-cert.pem", "server-cert.pem", "server-key.pem")
+"""What QEMU looks for in a folder of certificates at the end that listens (docs/system/tls)."""
+
+CLIENT_FILES = ("ca-cert.pem", "client-cert.pem", "client-key.pem")
+"""Likewise at the end that connects."""
+
 FFDHE2048 = b"""-----BEGIN DH PARAMETERS-----
 MIIBCAKCAQEA//////////+t+FRYortKmq/cViAnPTzx2LnFg84tNpWp4TZBFGQz
 +8yTnc4kmz75fS/jY2MMddj2gbICrsRhetPfHtXV/WVhJDP1H18GbtCFY2VVPe0a

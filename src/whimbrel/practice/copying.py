@@ -48,6 +48,11 @@ class Onlooker(Protocol):
 class Copies:
     """Copies that belong together.
 
+    Attributes:
+        in_step: Seconds until each disk's copy was in step for the first time, by its name.
+        done: What each copy said then that it had done, in bytes; holes may be counted.
+        waited: The disks for which the guest's writes had to wait.
+
     Args:
         mirrors: Each disk's copy.
         total: Bytes that are to arrive, as far as known.
@@ -77,6 +82,9 @@ class Copies:
         self._patience = patience
         self._clock = clock
         self._began = clock()
+        self.in_step: dict[str, float] = {}
+        self.done: dict[str, int] = {}
+        self.waited: set[str] = set()
         self._seen: dict[str, deque[Seen]] = {m.disk: deque(maxlen=KEPT) for m in mirrors}
         self._moved: dict[str, tuple[float, int]] = {}
         self._ready: tuple[bool, ...] = (False,) * len(self.mirrors)
@@ -117,6 +125,8 @@ class Copies:
         now = self._clock() - self._began
         for mirror, copying in zip(self.mirrors, found, strict=True):
             self._check(mirror.disk, copying, now)
+            if copying.ready and mirror.disk not in self.in_step:
+                self.in_step[mirror.disk], self.done[mirror.disk] = now, copying.done
             self._seen[mirror.disk].append(Seen(now, copying))
             await self._hold_back(mirror)
         await self._share([copying.ready for copying in found])
@@ -144,6 +154,7 @@ class Copies:
         if reason:
             with suppress(CommandRefused):  # it is just ending, or an old QEMU cannot
                 await mirror.block_writes()
+                self.waited.add(mirror.disk)
                 self._onlooker.writes_wait(mirror.disk, reason)
             self._seen[mirror.disk].clear()
 

@@ -12,9 +12,10 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from whimbrel.model.inventory import X509, Capability, MigrationAddress, MigrationLink
+from whimbrel.model.inventory import X509, Capability, Host, MigrationAddress, MigrationLink
 from whimbrel.model.method import Method
 from whimbrel.model.policy import Encryption
+from whimbrel.model.wording import listed, verb
 
 KEY_BYTES = 32
 """Random bytes of a key: as many as AES-256 has."""
@@ -89,7 +90,8 @@ def ruled(
     if hindrance:
         return Refused(f"This move must be encrypted, since {why}, but {hindrance}.", _REMEDY)
     by = "the user's certificates" if credentials else "a key made for this move alone"
-    return Encrypted(f"Memory and disks travel encrypted by {by}, since {why}.")
+    private = "" if policy is Encryption.ALWAYS else " (if the network is private: trusted = true)"
+    return Encrypted(f"Memory and disks travel encrypted by {by}, since {why}{private}.")
 
 
 def secured(
@@ -107,14 +109,21 @@ def secured(
     return replace(address, key=new_key(), credentials=None)
 
 
+def credentials_between(source: Host, destination: Host) -> X509 | None:
+    """Return the user's certificates for a move; None unless both hosts name a folder of them."""
+    if source.certificates is None or destination.certificates is None:
+        return None
+    return X509(source.certificates, destination.certificates, destination.certificate_name)
+
+
 def new_key() -> str:
     """Return a random key as hexadecimal digits."""
     return secrets.token_hex(KEY_BYTES)
 
 
 _REMEDY = (
-    "Let both hosts call the link trusted if it is private (trusted = true), choose another "
-    'method, or allow it with encryption = "never".'
+    "If the network is private, say so at these links of both hosts (trusted = true); else choose "
+    "another method, or allow it: --encryption never."
 )
 
 
@@ -122,21 +131,27 @@ def _openly_by_will(links: Sequence[MigrationLink], *, exposed: bool) -> Open:
     if not exposed:
         return Open("Memory and disks travel unencrypted, as was asked for.", exposed=False)
     return Open(
-        f"Memory and disks travel UNENCRYPTED over {_named(links)}, which nobody calls trusted: "
-        "encryption is never wanted. Whoever reads that network reads the guest.",
+        f"Memory and disks travel UNENCRYPTED, as was asked for, although {_strange(links)}: "
+        "whoever reads that network reads the guest.",
         exposed=True,
     )
 
 
 def _why(policy: Encryption, links: Sequence[MigrationLink]) -> str:
     if policy is Encryption.ALWAYS:
-        return "encryption is always wanted"
+        return "encryption is wanted for every move"
+    return _strange(links)
+
+
+def _strange(links: Sequence[MigrationLink]) -> str:
+    """Say which addresses are in the way of an open move."""
     strange = [link for link in links if not link.trusted]
-    return f"{_named(strange)} is not called trusted by both hosts"
+    is_ = verb([link.address for link in strange], "is", "are") if strange else "is"
+    return f"{_named(strange)} {is_} not called trusted in whimbrel.toml"
 
 
 def _named(links: Sequence[MigrationLink]) -> str:
-    return " and ".join(dict.fromkeys(link.address for link in links)) or "the migration network"
+    return listed(link.address for link in links) or "the migration network"
 
 
 def _hindrance(

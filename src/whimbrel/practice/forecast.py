@@ -8,6 +8,7 @@ guest is not disturbed (docs/survey.md).
 """
 
 import asyncio
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -18,18 +19,19 @@ from whimbrel.model.memory import LinkProfile, Survey
 from whimbrel.model.method import Compression, Method, Settings
 from whimbrel.model.plan import Forecast, Plan, Wish
 from whimbrel.model.record import MoveRecord
-from whimbrel.model.storage import DiskLoad
+from whimbrel.model.storage import DiskLoad, StoragePrediction
 from whimbrel.model.survey import Depth, Surveyed
 from whimbrel.ports import Hypervisor, Machine
 from whimbrel.practice.storage_places import DiskCopy
 from whimbrel.practice.storage_survey import disk_loads
 from whimbrel.practice.survey import COMPRESSIONS, HIGHER, HostProbe, LinkProbe, Subject, survey
 from whimbrel.theory.calibrate import LAST, learnt
+from whimbrel.theory.copy_pace import copy_pace
 from whimbrel.theory.planning import plan_move
 from whimbrel.theory.pucker import headroom_left
 from whimbrel.theory.rules import QemuRules
 from whimbrel.theory.situation import Earlier, Situation
-from whimbrel.theory.storage import StoragePrediction, predict_storage, rate_for_memory
+from whimbrel.theory.storage import predict_storage, rate_for_memory
 from whimbrel.theory.widening import widened, widening_for
 
 TOLERATED = 1.0
@@ -155,7 +157,7 @@ def _planned(outset: Outset, found: _Found, generator: np.random.Generator) -> F
     names = (outset.source.name, outset.destination.name)
     corrections = learnt(outset.past, *names, surveyed.survey.link, rules)
     facts = surveyed.destination_facts
-    survey, storage = _beside(corrections.on(surveyed.survey), found.loads, outset)
+    survey, storage = _beside(corrections.on(surveyed.survey), found, outset)
     situation = Situation(
         survey,
         source=found.here,
@@ -175,14 +177,26 @@ def _planned(outset: Outset, found: _Found, generator: np.random.Generator) -> F
 
 
 def _beside(
-    survey: Survey, loads: Sequence[DiskLoad], outset: Outset
+    survey: Survey, found: _Found, outset: Outset
 ) -> tuple[Survey, StoragePrediction | None]:
-    """Return the survey with the link that copies in step leave to memory, and what they do."""
-    if not loads:
+    """Return the survey with the link that copies in step leave to memory, and what they do.
+
+    Args:
+        survey: Corrected by what past moves teach of memory.
+        found: What was asked of guest and hosts, the survey uncorrected.
+        outset: The move.
+    """
+    if not found.loads:
         return survey, None
-    goodput = survey.link.goodput_for(len(loads))
-    rate = min(goodput, outset.wish.bandwidth_limit or goodput)
-    storage = predict_storage(loads, rate)
+    seen, count = found.surveyed.survey.link, len(found.loads)
+    goodput = survey.link.goodput_for(count)
+    believed = goodput / seen.goodput_for(count)
+    names = (outset.source.name, outset.destination.name)
+    pace = copy_pace(outset.past, *names, seen, believed=believed)
+    free = seen.goodput_for(count) * pace
+    limit = outset.wish.bandwidth_limit or math.inf
+    said = predict_storage(found.loads, min(free, limit))
+    storage = replace(said, pace=pace, limited=limit < free)
     left = rate_for_memory(goodput, storage) / goodput
     link = {count: each * left for count, each in survey.link.goodput.items()}
     return replace(survey, link=replace(survey.link, goodput=link)), storage

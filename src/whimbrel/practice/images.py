@@ -4,6 +4,7 @@ Only what was made here is removed. A record on the host says what that is, so t
 told after whimbrel was killed as well.
 """
 
+import asyncio
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 
@@ -12,7 +13,7 @@ from whimbrel.ports import Site
 from whimbrel.practice.storage_places import DiskCopy
 
 READS_WITHIN = 3600.0
-"""Seconds to read a base whole on both hosts."""
+"""Seconds to read a backing file whole on both hosts."""
 
 
 class Images:
@@ -41,7 +42,7 @@ class Images:
         """
         try:
             for copy in copies:
-                await self._check_base(copy, source)
+                await self._check_bases(copy, source)
                 await self._make(copy)
         except BaseException:
             with suppress(HostError):
@@ -50,9 +51,13 @@ class Images:
 
     async def allocated(self, copies: Sequence[DiskCopy]) -> int | None:
         """Return the bytes that the copies take so far; None where not all are files there."""
+        found = await self.each_allocated(copies)
+        return None if None in found else sum(each or 0 for each in found)
+
+    async def each_allocated(self, copies: Sequence[DiskCopy]) -> list[int | None]:
+        """Return the bytes that each copy takes so far; None for what is no file."""
         paths = [copy.place.path for copy in copies]
-        found = await self._site.ask("image_allocated", paths=paths)
-        return None if None in found else sum(found)
+        return list(await self._site.ask("image_allocated", paths=paths))
 
     async def keep(self) -> None:
         """The VM has them now."""
@@ -91,18 +96,21 @@ class Images:
         if token:
             self._made[copy.place.path] = token
 
-    async def _check_base(self, copy: DiskCopy, source: Site) -> None:
-        if copy.base is None:
+    async def _check_bases(self, copy: DiskCopy, source: Site) -> None:
+        """Compare all that the copy will rest on; an address names the same on both hosts."""
+        if copy.base is None or source is self._site:
             return
-        path = copy.base.path
-        here = await source.ask("image_fingerprint", path=path, within=READS_WITHIN)
-        there = await self._site.ask("image_fingerprint", path=path, within=READS_WITHIN)
-        if here != there:
-            raise CommandRefused(
-                f"{path}, on which disk {copy.facts.name} rests, is another one on "
-                f"{self._site.name}.",
-                "Copy it there, or move the whole chain.",
+        for path in (each.path for each in copy.facts.chain[1:] if "://" not in each.path):
+            here, there = await asyncio.gather(
+                source.ask("image_fingerprint", path=path, within=READS_WITHIN),
+                self._site.ask("image_fingerprint", path=path, within=READS_WITHIN),
             )
+            if here != there:
+                raise CommandRefused(
+                    f"{path}, on which disk {copy.facts.name} rests, is another one on "
+                    f"{self._site.name}.",
+                    f"Copy it to the same path on {self._site.name}, or copy the whole chain.",
+                )
 
 
 async def settle_images(site: Site, vm: str, used: Collection[str]) -> list[str]:

@@ -10,6 +10,7 @@ machine is started, asked and ended. Reservations are no part of it: see practic
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 
 from whimbrel.model.check import Check, failed, passed
 from whimbrel.model.method import Transport
@@ -23,6 +24,7 @@ from whimbrel.practice.preflight_collect import (
     known,
 )
 from whimbrel.theory.checks import copies, disks, hosts, machine, network, nics
+from whimbrel.theory.checks.certificates import certificates
 
 __all__ = ["PreflightSubject", "preflight"]
 
@@ -58,7 +60,7 @@ async def _without_destination(subject: PreflightSubject, reason: Unknown) -> tu
     control = failed(
         "control",
         f"{name} cannot be asked: {reason.reason}",
-        f"ssh {name} python3 --version   # and see its uri in whimbrel.toml",
+        f"ssh USER@ADDRESS python3 --version   # as the uri of {name} in whimbrel.toml says",
     )
     facts = await known(subject.source_examiner.machine(subject.machine))
     if isinstance(facts, Unknown):
@@ -82,6 +84,7 @@ def _of_hosts(subject: PreflightSubject, facts: Facts) -> Iterator[Check]:
         yield _unknown("migration address", facts.trial)
     else:
         yield network.migration_address(facts.trial, subject.address, source.name, destination.name)
+    yield from _of_export(subject, facts)
     yield hosts.clocks(source, destination)
     yield hosts.other_moves(vm, source, destination, subject.move)
     yield hosts.name_free(vm, destination)
@@ -99,6 +102,23 @@ def _of_hosts(subject: PreflightSubject, facts: Facts) -> Iterator[Check]:
         names, needed = (source.name, destination.name), subject.tuning.multipath
         yield nics.several_nics(*facts.nics, subject.further, names, needed=needed)
     yield machine.accelerator(vm, facts.hypervisor, destination)
+
+
+def _of_export(subject: PreflightSubject, facts: Facts) -> Iterator[Check]:
+    """Judge what else is connected, and by which certificates."""
+    names = (facts.source.name, facts.destination.name)
+    if isinstance(facts.export, Unknown):
+        yield _unknown("disks' export", facts.export)
+    elif facts.export is not None:
+        yield network.migration_address(facts.export, subject.address, *names, name="disks' export")
+    used = subject.address.credentials
+    if isinstance(facts.certificates, Unknown):
+        yield _unknown("certificates", facts.certificates)
+    elif facts.certificates is not None and used is not None:
+        for found, folder, name in zip(
+            facts.certificates, (used.source, used.destination), names, strict=True
+        ):
+            yield certificates(found, folder, name)
 
 
 def _of_memory(subject: PreflightSubject, facts: Facts) -> Iterator[Check]:
@@ -169,7 +189,8 @@ def _of_disk(subject: PreflightSubject, facts: Facts, sight: DiskSight) -> Itera
     disk, source, destination = sight.disk, facts.source.name, facts.destination.name
     for image in sight.shared:
         written = image.here.path == disk.chain[0] and not disk.read_only
-        yield disks.same_bytes(disk, image, source, destination, written=written)
+        names, copied = (source, destination), sight.place is not None
+        yield disks.same_bytes(disk, image, names, written=written, copied=copied)
     if sight.here is not None and sight.place is not None:
         yield disks.held_alone(disk, sight.here, subject.machine.pid, source)
         yield copies.no_snapshots(disk)
@@ -184,7 +205,7 @@ def _of_disk(subject: PreflightSubject, facts: Facts, sight: DiskSight) -> Itera
 
 def _of_room(facts: Facts) -> Iterator[Check]:
     wanted = [
-        (sight.disk, sight.place)
+        (replace(sight.disk, allocated=sight.data), sight.place)
         for sight in facts.disks.values()
         if isinstance(sight, DiskSight) and sight.place is not None
     ]

@@ -9,8 +9,8 @@ A host that refuses one question makes that one fact unknown, and no other.
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from whimbrel.errors import HostError
@@ -29,8 +29,10 @@ from whimbrel.model.preflight import (
     TrialFacts,
     Unknown,
 )
-from whimbrel.model.storage import Extent
+from whimbrel.model.storage import EXPORT_PORTS, Extent
+from whimbrel.model.tls import CLIENT_FILES, SERVER_FILES
 from whimbrel.ports import Examiner, Machine, Site
+from whimbrel.practice.images import READS_WITHIN
 from whimbrel.practice.nics import mptcp_facts
 from whimbrel.practice.preflight_facts import (
     address_facts,
@@ -42,6 +44,9 @@ from whimbrel.practice.preflight_facts import (
 from whimbrel.practice.storage_places import DiskCopy
 
 _Fact = TypeVar("_Fact")
+
+Folder = Mapping[str, PlaceFacts]
+"""What lies in a folder, by name."""
 
 
 @dataclass(frozen=True)
@@ -89,12 +94,14 @@ class DiskSight:
         shared: The images that both hosts must see, the one that is written to first.
         here: What lies at the source's path of a disk that is copied; None: it is not copied.
         place: What lies where its copy shall be; None: it is not copied.
+        data: Bytes that its copy needs.
     """
 
     disk: DiskState
     shared: tuple[ImageSight, ...] = ()
     here: PlaceFacts | None = None
     place: PlaceFacts | None = None
+    data: int = 0
 
 
 @dataclass(frozen=True)
@@ -112,6 +119,8 @@ class Facts:
     huge_pages: MemoryFacts | Unknown
     disks: Mapping[str, DiskSight | Unknown]
     nics: tuple[MptcpFacts, MptcpFacts] | Unknown | None = None
+    export: TrialFacts | Unknown | None = None
+    certificates: tuple[Folder, Folder] | Unknown | None = None
 
 
 async def known(question: Awaitable[_Fact]) -> _Fact | Unknown:
@@ -127,9 +136,17 @@ async def collect(subject: PreflightSubject, source: HostFacts, destination: Hos
     machine_asked = asyncio.ensure_future(known(_machine(subject)))
     bridges = sorted({nic.bridge for nic in subject.there.nics if nic.bridge is not None})
     nics = asyncio.ensure_future(known(_nics(subject)))
-    hypervisor, trial, here, there, machine, (memory, pages, disks) = await asyncio.gather(
+    folders = asyncio.ensure_future(known(_certificates(subject)))
+    (
+        hypervisor,
+        (trial, export),
+        here,
+        there,
+        machine,
+        (memory, pages, disks),
+    ) = await asyncio.gather(
         known(subject.destination_examiner.hypervisor(subject.there)),
-        known(_trial(subject)),
+        _trials(subject),
         known(_bridges(subject.source, bridges)),
         known(_bridges(subject.destination, bridges)),
         machine_asked,
@@ -147,6 +164,8 @@ async def collect(subject: PreflightSubject, source: HostFacts, destination: Hos
         huge_pages=pages,
         disks=disks,
         nics=await nics,
+        export=export,
+        certificates=await folders,
     )
 
 
@@ -178,12 +197,50 @@ async def _nics(subject: PreflightSubject) -> tuple[MptcpFacts, MptcpFacts] | No
     return here, there
 
 
-async def _trial(subject: PreflightSubject) -> TrialFacts:
+async def _certificates(subject: PreflightSubject) -> tuple[Folder, Folder] | None:
+    used = subject.address.credentials
+    if used is None or not used.source:  # libvirt finds its own by itself
+        return None
+    here, there = await asyncio.gather(
+        _files(subject.source, used.source, CLIENT_FILES),
+        _files(subject.destination, used.destination, SERVER_FILES),
+    )
+    return here, there
+
+
+async def _files(site: Site, folder: str, names: Sequence[str]) -> Folder:
+    asked = (site.ask("preflight_disk", path=f"{folder}/{name}") for name in names)
+    return dict(zip(names, map(place_facts, await asyncio.gather(*asked)), strict=True))
+
+
+async def _trials(
+    subject: PreflightSubject,
+) -> tuple[TrialFacts | Unknown, TrialFacts | Unknown | None]:
+    """Try the way of memory, and that of disks where some are copied: a firewall may differ."""
+    address = subject.address
+    memory = await known(_trial(subject, _candidates(address, range(1))))
+    if not subject.copies:
+        return memory, None
+    return memory, await known(_trial(subject, _candidates(address, EXPORT_PORTS)))
+
+
+def _candidates(address: MigrationAddress, otherwise: range) -> Sequence[int]:
+    """Return the ports of which the destination may choose; 0: any."""
+    if address.port:
+        return [address.port]
+    return otherwise if address.ports is None else range(address.ports[0], address.ports[1] + 1)
+
+
+async def _trial(subject: PreflightSubject, ports: Sequence[int]) -> TrialFacts:
     """Let the destination listen for a moment and the source connect to it."""
     address, token = subject.address, secrets.token_hex(16)
-    listening = await subject.destination.ask(
-        "preflight_listen", address=address.host, port=address.port, token=token
-    )
+    listening: Mapping[str, Any] = {}
+    for port in ports:
+        listening = await subject.destination.ask(
+            "preflight_listen", address=address.host, port=port, token=token
+        )
+        if listening.get("error") != "EADDRINUSE":
+            break
     if "port" not in listening:
         return TrialFacts(listen_error=listening["error"])
     port = listening["port"]
@@ -244,11 +301,26 @@ async def _sight(
     )
     if copy is None:
         return DiskSight(disk, tuple(shared))
+    shared = [await _read_whole(subject, sight) for sight in shared]
     here, place = await asyncio.gather(
         look(subject.source, disk.chain[0], source),
         look(subject.destination, copy.place.path, destination),
     )
-    return DiskSight(disk, tuple(shared), here, place)
+    whole = copy.extent is Extent.WHOLE
+    return DiskSight(disk, tuple(shared), here, place, disk.allocated if whole else copy.data)
+
+
+async def _read_whole(subject: PreflightSubject, sight: ImageSight) -> ImageSight:
+    """Compare all bytes of a file that is only read, where it is not seen to be the same one."""
+    here, there = sight.here, sight.there
+    alike = here.kind == there.kind == "file" and here.size == there.size
+    if not alike or sight.probe or here.identities & there.identities:
+        return sight
+    mine, other = await asyncio.gather(
+        subject.source.ask("image_fingerprint", path=here.path, within=READS_WITHIN),
+        subject.destination.ask("image_fingerprint", path=there.path, within=READS_WITHIN),
+    )
+    return replace(sight, equal=mine == other)
 
 
 async def _image(

@@ -22,7 +22,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 
 from whimbrel.errors import HostError
-from whimbrel.model.storage import Copying, Extent, StorageProgress
+from whimbrel.model.storage import Copying, DiskCopied, Extent, StorageProgress
 from whimbrel.ports import Carrying, Export, Machine, Reception, Site
 from whimbrel.practice.copying import ASK_SIZES_EVERY, PATIENCE, Copies, Onlooker
 from whimbrel.practice.images import Images
@@ -66,6 +66,7 @@ class StorageBeside:
         vm: What is to be built at the destination.
         copies: What is copied to where.
         report: What became of the source's images, sentences for people; known after arrival.
+        copied: Each disk that has arrived, with what its copy took; known after arrival.
     """
 
     pauses = True
@@ -81,6 +82,7 @@ class StorageBeside:
         self.vm = moved_vm(machine.vm, copies)
         self.copies = tuple(copies)
         self.report: tuple[str, ...] = ()
+        self.copied: tuple[DiskCopied, ...] = ()
         self._machine, self._hosts, self._wish, self._onlooker = machine, hosts, wish, onlooker
         self._images = Images(hosts.destination, machine.vm.name)
         self._export: Export | None = None
@@ -88,6 +90,7 @@ class StorageBeside:
         self._keeping: asyncio.Task[None] | None = None
         self._begun = False
         self._identities: dict[str, list[int]] = {}
+        self._taken: Sequence[int | None] = [None] * len(self.copies)
 
     async def make_images(self) -> None:
         """Make the images at the destination; after a failure none is left."""
@@ -106,6 +109,8 @@ class StorageBeside:
         self._export = await reception.machine.storage().export(address, names)
         self._mirrored = await self._mirror(self._export)
         await self._mirrored.until_ready()
+        with suppress(HostError):  # only people look at it
+            self._taken = await self._images.each_allocated(self.copies)
         self._keeping = asyncio.create_task(self._mirrored.keep())
 
     async def before_handover(self) -> None:
@@ -147,6 +152,20 @@ class StorageBeside:
         """See `ports.Companion.after_arrival`."""
         await self._images.keep()
         self.report = tuple([await self._settle_source(copy) for copy in self.copies])
+        self.copied = tuple(map(self._said, self.copies, self._taken, self.report))
+
+    def _said(self, copy: DiskCopy, taken: int | None, note: str) -> DiskCopied:
+        name, followed = copy.facts.name, self._mirrored
+        done = followed.done.get(name) if followed else None
+        return DiskCopied(
+            name=name,
+            old=self._old_path(copy),
+            new=copy.place.path,
+            data=done if taken is None else taken,
+            time=followed.in_step.get(name) if followed else None,
+            writes_waited=followed is not None and name in followed.waited,
+            note=note,
+        )
 
     async def _mirror(self, export: Export) -> Copies:
         storage = self._machine.storage()
@@ -192,12 +211,14 @@ class StorageBeside:
         path = self._old_path(copy)
         where = f"{path} on {self._hosts.source.name}"
         if not self._wish.remove_source:
-            return f"The old image of disk {copy.facts.name} is still there: {where}."
+            return f"The old image is still there: {where}."
         identity = self._identities.get(path)
         if identity is None:
             return f"{where} is no file, so it was not removed."
         removed = await self._hosts.source.ask("image_discard", path=path, identity=identity)
-        return f"{where} was removed." if removed else f"{where} is another file by now; it stays."
+        if removed:
+            return f"The old image {where} was removed."
+        return f"{where} is another file by now, so it was not removed."
 
     def _old_path(self, copy: DiskCopy) -> str:
         return next(d.path for d in self._machine.vm.disks if d.name == copy.facts.name)

@@ -14,11 +14,11 @@ from whimbrel.model.method import Method, Tuning
 from whimbrel.model.plain import plain, shaped
 from whimbrel.model.plan import Certificate, Forecast, Plan, Rejection, Rung, Wish
 from whimbrel.model.prediction import Interval, Prediction, Verdict
+from whimbrel.model.storage import StoragePrediction
 from whimbrel.model.survey import Surveyed
 from whimbrel.model.units import format_size, format_time
 from whimbrel.report.words import RANGE
 from whimbrel.theory.explain import described
-from whimbrel.theory.storage import StoragePrediction
 
 PLAN_SCHEMA = "whimbrel.plan/1"
 
@@ -70,6 +70,7 @@ class SavedPlan:
         prediction: What it was to do.
         certificate: The ladder; None where none was made.
         wish: What it was made for.
+        storage: What was said of the disks that go along; None: nothing.
     """
 
     vm: str
@@ -81,6 +82,7 @@ class SavedPlan:
     prediction: Prediction
     certificate: Certificate | None
     wish: Wish
+    storage: StoragePrediction | None = None
 
 
 def plan_document(said: Planned) -> dict[str, object]:
@@ -124,9 +126,14 @@ def saved_plan(document: Mapping[str, object]) -> SavedPlan:
             prediction=shaped(Prediction, saved["prediction"]),
             certificate=_certificate(saved["certificate"]),
             wish=shaped(Wish, saved["wish"]),
+            storage=_said_of_disks(document.get("storage")),
         )
     except (KeyError, ValueError) as error:
         raise ConfigError(f"This plan cannot be read: {error}", "Make it anew.") from error
+
+
+def _said_of_disks(data: object) -> StoragePrediction | None:
+    return None if data is None else shaped(StoragePrediction, data)
 
 
 def candidate_rows(plan: Plan, most: int = 12) -> tuple[tuple[str, ...], ...]:

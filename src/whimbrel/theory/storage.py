@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from whimbrel.model.prediction import Interval, Prediction, verdict_for
-from whimbrel.model.storage import CopyMode, DiskLoad
+from whimbrel.model.storage import CopyMode, DiskLoad, StoragePrediction
 
 BLOCK = 64 * 1024
 """Bytes of one bit of QEMU's bitmap."""
@@ -59,29 +59,6 @@ class StorageCourse:
     steady_rate: float
     left: float
     handover: float
-
-
-@dataclass(frozen=True)
-class StoragePrediction:
-    """What the disks of a move will do, with intervals.
-
-    Attributes:
-        mode: Whether the guest's writes will have to wait.
-        reason: Why; empty for background copies.
-        probability: The chance that they are in step at all without it, 0 to 1.
-        time: Seconds until the copies are in step.
-        wire_bytes: Bytes sent until then.
-        steady_rate: Bytes per second afterwards, taken from the memory's link.
-        handover: Seconds by which the guest stands still longer.
-    """
-
-    mode: CopyMode
-    reason: str
-    probability: float
-    time: Interval
-    wire_bytes: Interval
-    steady_rate: Interval
-    handover: Interval
 
 
 def dirtying(load: DiskLoad) -> tuple[float, float]:

@@ -24,6 +24,9 @@ known_hosts = "hosts"
 sockets = ["/run/by-hand/qmp"]
 bandwidth_limit = "800 Mbit/s"
 cpu_budget = 1.5
+certificates = "/etc/pki/qemu"
+certificate_name = "a.example.org"
+ports = "49152-49215"
 [[hosts.a.links]]
 address = "10.0.1.1"
 rate = "1 Gbit/s"
@@ -82,6 +85,9 @@ def test_every_key_arrives_where_it_belongs(folder: Path) -> None:
             sockets=("/run/by-hand/qmp",),
             identity=Path("/keys/id"),
             known_hosts=folder / "hosts",
+            certificates="/etc/pki/qemu",
+            certificate_name="a.example.org",
+            ports=(49152, 49215),
         ),
         "b": Host(name="b", uri="qemu:///local"),
     }
@@ -175,6 +181,15 @@ def test_an_unknown_host_is_told_with_the_nearest_name(folder: Path) -> None:
         (LIBVIRT + 'peer = "qemu+tls://me:hunter@b/system"\n', "is no URI under which", ""),
         (LIBVIRT + 'channel_folder = "sockets"\n', "is no whole path", ""),
         (LIBVIRT + 'sockets = ["/q"]\n', "is for plain QEMU; libvirt runs this host", ""),
+        (LIBVIRT + 'ports = "49152-49215"\n', "is for plain QEMU; libvirt runs this host", ""),
+        (LIBVIRT + 'certificates = "/c"\n', "is for plain QEMU; libvirt runs this host", ""),
+        (HOST + 'ports = "49152"\n', '"49152" is no range of TCP ports', '"49152-49215"'),
+        (HOST + 'ports = "9-8"\n', '"9-8" is no range of TCP ports', ""),
+        (HOST + 'ports = "8-70000"\n', '"8-70000" is no range of TCP ports', ""),
+        (HOST + 'ports = "8-8"\n', "must be two ports at least", "one for disks"),
+        (HOST + 'certificates = "pki"\n', "is no whole path", ""),
+        (HOST + 'certificate_name = "b"\n', "whose folder of certificates is named", ""),
+        (HOST + 'certificate_name = "b c"\n', '"b c" is no name of a host', "b.example.org"),
         ('[policy]\ngoal = "fast"\n', ':2: policy.goal: "fast" is not known.', 'mean "fastest"'),
         ('[policy]\nmax_downtime = "1 h"\n', "must be at most 2000 s", ""),
         ('[policy]\nencryption = "on"\n', '"on" is not known', "auto, always, never"),

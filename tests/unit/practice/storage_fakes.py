@@ -141,7 +141,7 @@ class FakeSite:
     folder: str = "/run/whimbrel"
     images: dict[str, str] = field(default_factory=dict)
     made: dict[str, str] = field(default_factory=dict)
-    fingerprint: str = "same"
+    fingerprints: dict[str, str] = field(default_factory=dict)
 
     async def ask(self, question: str, *, within: float = 60.0, **arguments: Any) -> Any:
         return getattr(self, question)(**arguments)
@@ -182,7 +182,7 @@ class FakeSite:
         return [10 * MIB for _ in paths]
 
     def image_fingerprint(self, path: str) -> str:
-        return self.fingerprint
+        return self.fingerprints.get(path, "same")
 
 
 @dataclass

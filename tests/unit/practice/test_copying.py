@@ -55,6 +55,16 @@ async def test_all_copies_must_be_in_step() -> None:
     assert heard.progress[-1].eta == 0
 
 
+async def test_when_each_came_in_step_and_whose_writes_waited_is_kept() -> None:
+    outrun = [Copying(1 + i * 10 * MIB, 500 * MIB) for i in range(30)]
+    mirrors = [FakeMirror("vda", iter([READY])), FakeMirror("vdb", iter([*outrun, READY]))]
+    followed = copies(mirrors, Heard())
+    await followed.until_ready()
+    assert followed.in_step["vda"] < followed.in_step["vdb"]
+    assert followed.done == {"vda": GIB, "vdb": GIB}
+    assert followed.waited == {"vdb"}
+
+
 async def test_a_failed_copy_is_told_with_its_reason() -> None:
     failed = FakeMirror("vda", iter([Copying(1, 5, failure="No space left on device")]))
     with pytest.raises(HostError, match="vda failed: No space left on device"):

@@ -1,9 +1,11 @@
 """When a move is encrypted, and what is said about it."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whimbrel.model.inventory import X509, Capability, MigrationAddress, MigrationLink
+from whimbrel.model.inventory import X509, Capability, Host, MigrationAddress, MigrationLink
 from whimbrel.model.method import Method
 from whimbrel.model.plain import plain
 from whimbrel.model.policy import Encryption
@@ -13,6 +15,7 @@ from whimbrel.practice.encryption import (
     Open,
     Refused,
     Ruling,
+    credentials_between,
     new_key,
     ruled,
     secured,
@@ -47,6 +50,24 @@ def test_the_reason_names_the_link_that_is_not_trusted() -> None:
     assert isinstance(ruling, Encrypted)
     assert "10.0.0.2 is not called trusted" in ruling.reason
     assert "10.0.0.1" not in ruling.reason
+
+
+def test_two_links_are_named_in_one_sentence_that_says_what_to_do() -> None:
+    strangers = [MigrationLink("10.0.0.2"), MigrationLink("10.0.0.1"), MigrationLink("10.0.0.2")]
+    for policy in (Encryption.AUTO, Encryption.NEVER):
+        ruling = rule(policy, strangers)
+        assert "10.0.0.2 and 10.0.0.1 are not called trusted in whimbrel.toml" in ruling.reason
+        assert ruling.reason.count(". ") == 0
+    assert "trusted = true" in rule(Encryption.AUTO, strangers).reason
+
+
+def test_certificates_are_used_where_both_hosts_name_their_folder() -> None:
+    a, b = (Host(name, "qemu:///local", certificates=f"/tls/{name}") for name in "ab")
+    b = replace(b, certificate_name="b.example")
+    assert credentials_between(a, b) == X509("/tls/a", "/tls/b", "b.example")
+    assert credentials_between(b, a) == X509("/tls/b", "/tls/a")
+    for one, other in ((a, replace(b, certificates=None)), (replace(a, certificates=None), b)):
+        assert credentials_between(one, other) is None
 
 
 def test_never_over_a_strange_link_says_loudly_that_it_is_unencrypted() -> None:

@@ -11,10 +11,10 @@ import pytest
 from unit.practice.fakes import FakeMachine
 from whimbrel.errors import CommandRefused, HostError, HostUnreachable
 from whimbrel.model.check import Check, Result
-from whimbrel.model.inventory import Disk, MigrationAddress, Nic, Vm
+from whimbrel.model.inventory import X509, Disk, MigrationAddress, Nic, Vm
 from whimbrel.model.method import Transport, Tuning
 from whimbrel.model.preflight import DiskState, HypervisorFacts, MachineFacts
-from whimbrel.model.storage import DiskFacts, Extent, Image
+from whimbrel.model.storage import EXPORT_PORTS, DiskFacts, Extent, Image
 from whimbrel.ports import Machine
 from whimbrel.practice.claims import Claims
 from whimbrel.practice.preflight import PreflightSubject, preflight
@@ -47,6 +47,9 @@ COPY = DiskCopy(
     DiskFacts("vda", 1 << 30, (Image("/srv/vda.qcow2", "qcow2", 1 << 20),)),
     Disk("vda", "/new/vda.qcow2"),
 )
+READ = {"regions": ["one"]}
+"""What tells that a file was read."""
+
 BRIDGE = {"driver": "bridge", "up": True, "mtu": 1500, "networks": ["10.1.0.0/24"], "stations": []}
 
 
@@ -268,6 +271,88 @@ async def test_what_a_copied_top_image_rests_on_must_be_there() -> None:
     move.destination.answers["preflight_disk"] = lambda path: image(path, "missing")
     checks = await preflight(move)
     assert result(checks, "disk vda: base base.qcow2") is Result.FAIL
+
+
+@pytest.mark.parametrize(("there", "wanted"), [("abc", Result.PASS), ("def", Result.FAIL)])
+async def test_a_base_that_is_another_file_is_read_whole_on_both_hosts(
+    there: str, wanted: Result
+) -> None:
+    def placed(path: str) -> Mapping[str, Any]:
+        return image(path, "missing" if path.startswith("/new") else "file")
+
+    answers: dict[str, Any] = {"preflight_disk": placed, "preflight_probe_seen": lambda **_: False}
+    move = subject(
+        a={"image_fingerprint": lambda **_: "abc"},
+        b={**answers, "image_fingerprint": lambda **_: there},
+    )
+    checks = await preflight(replace(move, copies=(replace(COPY, extent=Extent.TOP),)))
+    assert result(checks, "disk vda: base base.qcow2") is wanted
+    for site in (move.source, move.destination):
+        assert [each["path"] for each in asked(site, "image_fingerprint")] == ["/srv/base.qcow2"]
+
+
+async def test_a_base_that_both_hosts_share_is_not_read() -> None:
+    move = replace(subject(), copies=(replace(COPY, extent=Extent.TOP),))
+    checks = await preflight(move)  # a question that the fakes do not know would raise
+    assert result(checks, "disk vda: base base.qcow2") is Result.PASS
+
+
+def listens(taken: set[int]) -> Reply:
+    """A destination some of whose ports are somebody else's."""
+
+    def listen(port: int, **_: Any) -> Mapping[str, Any]:
+        return {"error": "EADDRINUSE", "words": ""} if port in taken else {"port": port or 4444}
+
+    return listen
+
+
+def within(ports: tuple[int, int], taken: set[int]) -> PreflightSubject:
+    move = subject(b={"preflight_listen": listens(taken)})
+    return replace(move, address=MigrationAddress("10.0.0.2", ports=ports))
+
+
+async def test_the_way_is_tried_on_the_first_free_port_of_those_that_are_named() -> None:
+    move = within((5000, 5003), taken={5000, 5001})
+    checks = await preflight(move)
+    assert result(checks, "migration address") is Result.PASS
+    assert [each["port"] for each in asked(move.source, "preflight_connect")] == [5002]
+
+
+async def test_a_range_in_which_every_port_is_taken_fails_and_is_named() -> None:
+    checks = await preflight(within((5000, 5001), taken={5000, 5001}))
+    [check] = [each for each in checks if each.name == "migration address"]
+    assert check.result is Result.FAIL
+    assert "Every port from 5000 to 5001" in check.detail
+
+
+async def test_disks_that_are_copied_have_a_way_of_their_own_which_is_tried_too() -> None:
+    def placed(path: str) -> Mapping[str, Any]:
+        return image(path, "missing" if path.startswith("/new") else "file")
+
+    def connect(port: int, **_: Any) -> Mapping[str, Any]:
+        blocked = {"error": "ETIMEDOUT", "words": ""}
+        return blocked if port == EXPORT_PORTS[0] else {"seconds": 0.001}
+
+    move = subject(
+        a={"preflight_connect": connect},
+        b={"preflight_disk": placed, "preflight_listen": listens(set())},
+    )
+    checks = await preflight(replace(move, copies=(COPY,)))
+    assert result(checks, "migration address") is Result.PASS
+    assert result(checks, "disks' export") is Result.FAIL
+    assert "disks' export" not in {each.name for each in await preflight(move)}
+
+
+async def test_certificates_are_looked_for_at_both_ends() -> None:
+    def files(path: str) -> Mapping[str, Any]:
+        return {**image(path, "missing" if path.endswith("server-key.pem") else "file"), **READ}
+
+    move = subject(a={"preflight_disk": files}, b={"preflight_disk": files})
+    address = MigrationAddress("10.0.0.2", credentials=X509("/tls/a", "/tls/b"))
+    checks = await preflight(replace(move, address=address))
+    assert result(checks, "certificates on a") is Result.PASS
+    assert result(checks, "certificates on b") is Result.FAIL
+    assert not [each for each in await preflight(subject()) if "certificates" in each.name]
 
 
 async def test_memory_in_huge_pages_is_asked_for_as_such() -> None:

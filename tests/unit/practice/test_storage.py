@@ -7,7 +7,7 @@ from unit.practice.fakes import FakeReception
 from unit.practice.storage_fakes import WEB, DiskMachine, FakeSite, FakeStorage, Heard
 from whimbrel.errors import CommandRefused, ConfigError, HostError
 from whimbrel.model.storage import Copying, Extent
-from whimbrel.model.units import GIB
+from whimbrel.model.units import GIB, MIB
 from whimbrel.practice import copying
 from whimbrel.practice.storage import Hosts, StorageWish, storage_beside
 from whimbrel.practice.storage_only import move_storage
@@ -58,6 +58,11 @@ async def test_disks_travel_in_order_and_are_the_vms_after_arrival() -> None:
     assert sorted(there.images) == ["/b/data.raw", "/b/root.raw"]
     assert sorted(here.images) == ["/a/data.raw", "/a/root.raw"]
     assert "/a/root.raw on a" in beside.report[0]
+    first = beside.copied[0]
+    assert (first.name, first.old, first.new) == ("vda", "/a/root.raw", "/b/root.raw")
+    assert first.data == 10 * MIB
+    assert first.time is not None
+    assert [each.note for each in beside.copied] == list(beside.report)
 
 
 async def test_the_sources_images_go_only_where_that_was_asked() -> None:
@@ -68,7 +73,7 @@ async def test_the_sources_images_go_only_where_that_was_asked() -> None:
         await beside.before_handover()
         await beside.after_arrival()
     assert here.images == {}
-    assert beside.report[0] == "/a/root.raw on a was removed."
+    assert beside.report[0] == "The old image /a/root.raw on a was removed."
 
 
 async def test_a_failed_move_leaves_no_image_and_no_copy() -> None:
@@ -185,12 +190,13 @@ async def test_a_storage_move_called_back_leaves_everything_as_it_was() -> None:
     assert machine.vm == WEB
 
 
-async def test_a_base_that_is_another_one_there_is_refused() -> None:
+@pytest.mark.parametrize("differs", ["/a/base", "/a/deeper"])
+async def test_a_base_that_is_another_one_there_is_refused(differs: str) -> None:
     sites, _, there = hosts()
-    there.fingerprint = "other"
+    there.fingerprints[differs] = "other"
     facts = await DiskMachine().disks.disks()
-    over = replace(facts[0].top, path="/a/base")
-    chained = replace(facts[0], chain=(facts[0].top, over))
+    over, under = (replace(facts[0].top, path=path) for path in ("/a/base", "/a/deeper"))
+    chained = replace(facts[0], chain=(facts[0].top, over, under))
     qcow2 = replace(WEB, disks=(replace(WEB.disks[0], format="qcow2"),))
     machine = DiskMachine(vm=qcow2)
     [copy] = placed_copies(qcow2, [chained], ["/b"], Extent.TOP)

@@ -29,13 +29,13 @@ from whimbrel.model.migration import (
 from whimbrel.model.outcome import Ending, Outcome
 from whimbrel.model.plan import Plan, Step, Wish
 from whimbrel.model.prediction import Interval, Verdict
-from whimbrel.model.storage import CopyMode
+from whimbrel.model.storage import CopyMode, DiskCopied, StorageCopied, StoragePrediction
 from whimbrel.model.survey import Depth, Surveyed
+from whimbrel.model.units import MIB, format_size, format_time
 from whimbrel.report.document import json_text
-from whimbrel.report.move import MoveSaid, move_document
-from whimbrel.report.plan import Planned, plan_document
+from whimbrel.report.move import MoveSaid, compared_rows, disk_lines, move_document
+from whimbrel.report.plan import Planned, plan_document, saved_plan
 from whimbrel.theory.planning import plan_move
-from whimbrel.theory.storage import StoragePrediction
 
 DOCS = Path(__file__).parents[3] / "docs"
 NAMES = ("lab", "plan", "move")
@@ -52,6 +52,13 @@ CHECKS = (
 )
 SPREAD = Interval(1.0, 2.0, 3.0)
 DISKS = StoragePrediction(CopyMode.BACKGROUND, "", 1.0, SPREAD, SPREAD, SPREAD, SPREAD)
+COPIED = StorageCopied(
+    (
+        DiskCopied("vda", "/a/vda", "/b/vda", 200 * MIB, 4.0, note="/a/vda on a was removed."),
+        DiskCopied("vdb", "/a/vdb", "/b/vdb", 100 * MIB, 2.0, writes_waited=True),
+    ),
+    DISKS,
+)
 
 Change = Callable[[dict[str, Any]], object]
 
@@ -100,6 +107,37 @@ def read(document: dict[str, object]) -> dict[str, Any]:
 IMPOSSIBLE = replace(WISH, total_time=0.2, downtime=0.001, postcopy=False)
 
 
+def test_a_plan_that_was_kept_keeps_what_was_said_of_disks() -> None:
+    said = replace(DISKS, pace=0.8)
+    assert saved_plan(read(plan_document(planned(made(), storage=said)))).storage == said
+    assert saved_plan(read(plan_document(planned(made())))).storage is None
+
+
+def test_a_guest_that_is_lost_is_told_from_one_whose_place_is_not_known() -> None:
+    unknown = moved(ending=Ending.FAILED, runs_on=None)
+    for said in (unknown, replace(unknown, over=True)):
+        document = read(move_document(said))
+        assert document["runs_on"] is None
+        assert document["runs_nowhere"] is said.over
+
+
+def test_a_move_with_disks_tells_of_each_and_what_was_said_beside_what_was_seen() -> None:
+    said = replace(moved(), copied=COPIED)
+    told = read(move_document(said))["storage"]
+    assert (told["time"], told["bytes"]) == (4.0, 300 * MIB)
+    assert told["predicted"]["time"]["p50"] == SPREAD.p50
+    assert [each["rate"] for each in told["disks"]] == [50 * MIB, 50 * MIB]
+    rows = {row[0]: row for row in compared_rows(said)}
+    assert rows["disks"][2] == format_time(4.0)
+    assert rows["copied"][2] == format_size(300 * MIB)
+    first, second = disk_lines(COPIED)
+    assert first.startswith("disk vda: 200 MiB in ")
+    assert "50 MiB/s" in first
+    assert first.endswith("/a/vda on a was removed.")
+    assert "writes had to wait" in second
+    assert "disks" not in {row[0] for row in compared_rows(moved())}
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_each_schema_is_itself_valid(name: str) -> None:
     Draft202012Validator.check_schema(SCHEMAS[name])
@@ -128,6 +166,9 @@ def test_plans_follow_their_schema(said: Callable[[], Planned]) -> None:
         moved(ending=Ending.FAILED, reason="the link", runs_on=None, arrival_time=None),
         MoveSaid("db", "a", "b", Tuning(), Outcome(Ending.TIMEOUT, "late", Side.SOURCE)),
         moved(decisions=(Decision(Cancel(), "x", 1.0), Decision(StartPostcopy(), "y", 1.0))),
+        replace(moved(), copied=COPIED),
+        replace(moved(), copied=StorageCopied((DiskCopied("vda", "/a", "/b"),))),
+        replace(moved(ending=Ending.FAILED, runs_on=None), over=True),
     ],
 )
 def test_moves_follow_their_schema(said: MoveSaid) -> None:
@@ -143,6 +184,7 @@ WRONG: dict[str, tuple[str, Change]] = {
     "a candidate without a method": ("plan", lambda d: d["candidates"][0].pop("method")),
     "a negative time": ("move", lambda d: d["observed"].update(total_time=-1.0)),
     "a place nobody knows": ("move", lambda d: d.update(runs_on="elsewhere")),
+    "a move that does not say whether it lost its guest": ("move", lambda d: d.pop("runs_nowhere")),
     "an ending nobody knows": ("move", lambda d: d.update(ending="perhaps")),
 }
 

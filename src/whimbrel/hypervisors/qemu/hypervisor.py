@@ -222,7 +222,7 @@ async def _listen(
     except CommandRefused as error:
         raise CommandRefused(
             error.what,
-            f"See whether {address.host} is an address of this host and the port is free.",
+            f"See whether {address.host} is an address of this host and {_ports(address)} free.",
         ) from error
     with suppress(KeyError, IndexError, TypeError):
         chosen = (await monitor.execute("query-migrate"))["socket-address"][0]
@@ -230,12 +230,19 @@ async def _listen(
     return address
 
 
+def _ports(address: MigrationAddress) -> str:
+    if address.port or address.ports is None:
+        return "the port is"
+    return f"one of the ports {address.ports[0]} to {address.ports[1]} is"
+
+
 async def _listen_by_rdma(machine: QemuMachine, address: MigrationAddress) -> MigrationAddress:
     """Listen on a port of our choice: by RDMA, QEMU does not tell which one it was given."""
     left = _TRIES
+    first, last = address.ports or (_PORTS.start, _PORTS.stop - 1)
     while True:
         left -= 1
-        port = address.port or _PORTS.start + secrets.randbelow(len(_PORTS))
+        port = address.port or first + secrets.randbelow(last - first + 1)
         asked = replace(address, port=port)
         try:
             await _await_guest(machine, {"channels": channels_argument(asked, Transport.RDMA)})

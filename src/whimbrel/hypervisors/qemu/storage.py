@@ -39,15 +39,13 @@ from whimbrel.hypervisors.qemu.storage_translate import (
 )
 from whimbrel.model.inventory import Disk, MigrationAddress
 from whimbrel.model.storage import (
+    EXPORT_PORTS,
     Copying,
     CopyMode,
     DiskFacts,
     DiskWrites,
     Extent,
 )
-
-PORTS = range(49152, 49216)
-"""Where exports listen unless a port is named; the range that libvirt's migrations use."""
 
 FINISHES_WITHIN = 120.0
 """Seconds for what is left of a copy once its guest stands still; a decision is due far sooner."""
@@ -300,7 +298,7 @@ class QemuStorage:
         return top_node(device)
 
     async def _listen(self, address: MigrationAddress, connections: int, credentials: str) -> int:
-        ports = [address.port] if address.port else list(PORTS)
+        ports = [address.port] if address.port else list(_ports(address))
         for port in ports:
             arguments = server_arguments(address.host, port, connections, credentials)
             try:
@@ -313,6 +311,13 @@ class QemuStorage:
             else:
                 return port
         raise CommandRefused("No port was given for the disks' export.")
+
+
+def _ports(address: MigrationAddress) -> range:
+    """Return the ports of which an export may choose."""
+    if address.ports is None:
+        return EXPORT_PORTS
+    return range(address.ports[0], address.ports[1] + 1)
 
 
 def _ours(name: object) -> bool:

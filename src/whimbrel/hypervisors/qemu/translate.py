@@ -88,8 +88,13 @@ def limit_parameters(rate: float | None) -> dict[str, int]:
 
 
 def channels_argument(address: MigrationAddress, transport: Transport) -> list[dict[str, Any]]:
-    """Return the argument `channels` of migrate and migrate-incoming."""
+    """Return the argument `channels` of migrate and migrate-incoming.
+
+    Where a destination may choose among some ports, QEMU takes the first that is free.
+    """
     place: dict[str, Any] = {"host": address.host, "port": str(address.port)}
+    if address.ports is not None and not address.port and transport is not Transport.RDMA:
+        place |= {"port": str(address.ports[0]), "to": address.ports[1]}
     if transport is Transport.RDMA:
         place["transport"] = "rdma"
     else:

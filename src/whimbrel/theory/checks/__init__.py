@@ -7,4 +7,5 @@ fails where the move would fail or could harm the guest, and warns of what someb
     machine   the running VM against what the destination's hypervisor can build
     disks     images that both hosts must see, and copies that need room
     network   the migration address, and the bridges of the guest's NICs
+    certificates  those of the user, where they shall encrypt
 """

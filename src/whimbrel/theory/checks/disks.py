@@ -10,17 +10,23 @@ _LOOPBACK = ("localhost", "127.", "::1")
 
 
 def same_bytes(
-    disk: DiskState, sight: ImageSight, source: str, destination: str, *, written: bool
+    disk: DiskState,
+    sight: ImageSight,
+    hosts: tuple[str, str],
+    *,
+    written: bool,
+    copied: bool = False,
 ) -> Check:
     """Fail where it is not proved that both hosts see the same image.
 
     Args:
         disk: The disk that it belongs to.
         sight: The image, as both hosts see it.
-        source: The source's name.
-        destination: The destination's name.
+        hosts: The names of source and destination.
         written: Whether the guest writes to it. What is only read may be an equal copy.
+        copied: Whether it is a backing file of a disk whose top image alone is copied.
     """
+    source, destination = hosts
     name = f"disk {disk.name}: same bytes"
     if not written and sight.here.path != disk.chain[0]:
         name = f"disk {disk.name}: base {_last(sight.here.path)}"
@@ -29,26 +35,46 @@ def same_bytes(
         f"Mount the share that holds {here.path} at the same place on {destination}, or move the "
         f"disk along: --storage {disk.name}=FOLDER"
     )
+    if copied:
+        mount = f"Copy {here.path} to the same path on {destination}, or leave out --chain top."
     if here.kind == "address":
         return _same_address(name, sight, destination)
-    if there.kind in {"missing", "unreadable"}:
-        found = "There is no" if there.kind == "missing" else "Nobody can read"
-        return failed(name, f"{found} {there.path} on {destination}.", mount)
-    if here.kind in {"missing", "unreadable"}:
-        return failed(
-            name,
-            f"{here.path} cannot be looked at on {source}: {here.words}",
-            f"ls -lL {here.path}   # on {source}",
-        )
+    if {here.kind, there.kind} & {"missing", "unreadable"}:
+        return _not_seen(name, sight, hosts, mount)
     if here.kind != there.kind or there.kind not in {"file", "block"}:
         return failed(
             name,
             f"{here.path} is a {here.kind} on {source}, on {destination} a {there.kind}.",
             mount,
         )
+    if sight.equal is not None:
+        return _equal_bytes(name, sight, destination, mount)
     if here.kind == "block":
-        return _same_device(name, here, there, destination, mount)
+        check = _same_device(name, here, there, destination, mount)
+        # What only may be the same is not enough for a guest that will read from it alone.
+        doubted = copied and check.result is Result.WARN
+        return failed(name, check.detail, mount) if doubted else check
     return _same_file(name, sight, destination, mount, written=written)
+
+
+def _not_seen(name: str, sight: ImageSight, hosts: tuple[str, str], mount: str) -> Check:
+    here, there = sight.here, sight.there
+    source, destination = hosts
+    if there.kind in {"missing", "unreadable"}:
+        found = "There is no" if there.kind == "missing" else "Nobody can read"
+        return failed(name, f"{found} {there.path} on {destination}.", mount)
+    return failed(
+        name,
+        f"{here.path} cannot be looked at on {source}: {here.words}",
+        f"ls -lL {here.path}   # on {source}",
+    )
+
+
+def _equal_bytes(name: str, sight: ImageSight, destination: str, mount: str) -> Check:
+    path = sight.here.path
+    if sight.equal:
+        return passed(name, f"Proved: all bytes of {path} are the same on {destination}.")
+    return failed(name, f"{path} holds other bytes on {destination}.", mount)
 
 
 def _same_file(

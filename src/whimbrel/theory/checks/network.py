@@ -3,6 +3,7 @@
 from whimbrel.model.check import Check, failed, passed, warned
 from whimbrel.model.inventory import MigrationAddress, Nic
 from whimbrel.model.preflight import BridgeFacts, TrialFacts
+from whimbrel.model.storage import EXPORT_PORTS
 from whimbrel.model.units import format_time
 
 _BRIDGES = {"bridge", "openvswitch"}
@@ -10,18 +11,25 @@ _NOBODY = {"00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff"}
 
 
 def migration_address(
-    trial: TrialFacts, address: MigrationAddress, source: str, destination: str
+    trial: TrialFacts,
+    address: MigrationAddress,
+    source: str,
+    destination: str,
+    *,
+    name: str = "migration address",
 ) -> Check:
-    """Fail where the destination cannot listen at the address, or the source cannot reach it."""
-    name = "migration address"
+    """Fail where the destination cannot listen at the address, or the source cannot reach it.
+
+    Args:
+        trial: What became of one connection.
+        address: Where the destination would listen.
+        source: The source's name.
+        destination: The destination's name.
+        name: The check's: the disks' export is judged likewise.
+    """
     place = f"{address.host} port {trial.port or address.port or 'any'}"
     if trial.listen_error == "EADDRINUSE":
-        return failed(
-            name,
-            f"Port {address.port} is taken on {destination}.",
-            f"ss -ltnp 'sport = :{address.port}'   # on {destination} names who; or leave the "
-            "port out, and a free one is chosen",
-        )
+        return _taken(name, address, destination)
     if trial.listen_error == "EADDRNOTAVAIL":
         return failed(
             name,
@@ -49,6 +57,23 @@ def migration_address(
         )
     return passed(
         name, f"{source} reaches {destination} at {address.host} in {format_time(trial.seconds)}."
+    )
+
+
+def _taken(name: str, address: MigrationAddress, destination: str) -> Check:
+    if address.port:
+        return failed(
+            name,
+            f"Port {address.port} is taken on {destination}.",
+            f"ss -ltnp 'sport = :{address.port}'   # on {destination} names who; or leave the "
+            "port out, and a free one is chosen",
+        )
+    first, last = address.ports or (EXPORT_PORTS.start, EXPORT_PORTS.stop - 1)
+    return failed(
+        name,
+        f"Every port from {first} to {last} is taken on {destination}.",
+        f"ss -ltnp 'sport >= :{first} and sport <= :{last}'   # on {destination} names who; or "
+        f"name other `ports` of {destination} in whimbrel.toml",
     )
 
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -71,6 +73,15 @@ def test_the_codec_decides_which_level_is_set() -> None:
     assert parameters["multifd-compression"] == "zlib"
     assert parameters["multifd-zlib-level"] == 6
     assert "multifd-zstd-level" not in parameters
+
+
+def test_a_destination_may_choose_among_ports_and_a_source_has_one() -> None:
+    some = MigrationAddress("10.0.0.2", ports=(5000, 5063))
+    [listening] = channels_argument(some, Transport.TCP)
+    assert (listening["addr"]["port"], listening["addr"]["to"]) == ("5000", 5063)
+    [sending] = channels_argument(replace(some, port=5001), Transport.TCP)
+    assert sending["addr"]["port"] == "5001"
+    assert "to" not in sending["addr"]
 
 
 def test_rdma_and_mptcp_become_different_channels() -> None:

@@ -27,7 +27,7 @@ SAME_DEVICE = replace(DEVICE, identities=frozenset({"device boot-b 8:32", "600c0
 
 
 def judged(sight: ImageSight, *, written: bool = True) -> Check:
-    return disks.same_bytes(DISK, sight, "a", "b", written=written)
+    return disks.same_bytes(DISK, sight, ("a", "b"), written=written)
 
 
 def test_a_probe_that_was_seen_proves_the_file() -> None:
@@ -60,6 +60,20 @@ def test_what_is_only_read_may_be_an_equal_copy_with_a_warning() -> None:
     assert judged(replace(sight, there=longer), written=False).result is Result.FAIL
 
 
+def test_all_bytes_read_and_equal_prove_what_is_only_read_and_others_refute_it() -> None:
+    sight = ImageSight(FILE, OTHER, probe=False, equal=True)
+    assert judged(sight, written=False).result is Result.PASS
+    assert judged(replace(sight, equal=False), written=False).result is Result.FAIL
+
+
+def test_the_remedy_of_a_backing_file_that_is_not_there_is_to_copy_it_or_the_whole_chain() -> None:
+    sight = ImageSight(FILE, replace(OTHER, kind="missing"))
+    check = disks.same_bytes(DISK, sight, ("a", "b"), written=False, copied=True)
+    assert check.result is Result.FAIL
+    assert "to the same path on b" in check.remedy
+    assert "--chain top" in check.remedy
+
+
 @pytest.mark.parametrize("kind", ["missing", "unreadable", "other", "block"])
 def test_what_is_not_there_or_is_something_else_fails(kind: str) -> None:
     assert judged(ImageSight(FILE, replace(FILE, kind=kind))).result is Result.FAIL
@@ -88,7 +102,11 @@ def test_a_device_of_another_size_fails() -> None:
 def test_equal_bytes_without_a_serial_may_be_a_copy() -> None:
     nameless = replace(DEVICE, identities=frozenset({"device boot-a 8:16"}))
     there = replace(DEVICE, identities=frozenset({"device boot-b 8:16"}))
-    assert judged(ImageSight(nameless, there)).result is Result.WARN
+    sight = ImageSight(nameless, there)
+    assert judged(sight).result is Result.WARN
+    # Beneath a top image that travels alone, that is not enough.
+    base = disks.same_bytes(DISK, sight, ("a", "b"), written=False, copied=True)
+    assert base.result is Result.FAIL
 
 
 def address(path: str, size: int = 1 << 30, words: str = "", network: str = "a") -> PlaceFacts:

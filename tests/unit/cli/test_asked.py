@@ -1,0 +1,39 @@
+"""What two commands ask of a move is one set of options, and what cannot be meant is refused."""
+
+from typing import Any
+
+import pytest
+from typer.main import get_command
+
+from whimbrel.cli.asked import Asked
+from whimbrel.cli.main import program
+from whimbrel.errors import ConfigError
+from whimbrel.model.storage import Extent
+
+MOVE_ALONE = {"plan", "anyway", "remove_source", "at", "when", "wait_at_most"}
+PLAN_ALONE = {"save", "everything"}
+
+
+def parameters(name: str) -> dict[str, Any]:
+    command = get_command(program([name, "vms"])).commands[name]  # type: ignore[attr-defined]
+    return {each.name: each for each in command.params}
+
+
+def test_plan_and_move_ask_the_same_but_for_what_only_one_can_use() -> None:
+    plan, move = parameters("plan"), parameters("move")
+    assert move.keys() - plan.keys() == MOVE_ALONE
+    assert plan.keys() - move.keys() == PLAN_ALONE
+    alike = {name: (each.opts, each.default) for name, each in plan.items() if name != "to"}
+    for name in plan.keys() & move.keys() - {"to"}:
+        assert alike[name] == (move[name].opts, move[name].default), name
+
+
+def test_a_plan_needs_a_host_and_a_move_may_do_without() -> None:
+    assert parameters("plan")["to"].required
+    assert not parameters("move")["to"].required
+
+
+def test_how_much_of_a_chain_is_said_only_of_disks_that_are_copied() -> None:
+    with pytest.raises(ConfigError, match="--chain"):
+        Asked("db", "b", chain=Extent.TOP).check()
+    Asked("db", "b", chain=Extent.TOP, storage=["/srv"]).check()
