@@ -89,9 +89,15 @@ def _memory(vm: Vm, memory: PreparedMemory | None) -> str:
 
 
 def monitor_words(folder: PurePath, name: str = CONDUCT[0], prefix: str = "") -> list[str]:
-    """Return the words that make QMP listen in `folder`."""
+    """Return the words that make QMP listen in `folder`.
+
+    QEMU waits for the first client of the first one before it goes on. Without that, a client that
+    comes while QEMU hands the monitor over to its own thread now and then crashes it: both threads
+    undo the same watch of the connection (char-socket.c; QEMU 10.0, once in some thousand starts).
+    """
     path = _escaped(folder / name)
-    socket = f"socket,id={prefix}{name},path={path},server=on,wait=off"
+    wait = "on" if name == CONDUCT[0] else "off"
+    socket = f"socket,id={prefix}{name},path={path},server=on,wait={wait}"
     return ["-chardev", socket, "-mon", f"chardev={prefix}{name},mode=control"]
 
 

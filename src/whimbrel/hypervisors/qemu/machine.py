@@ -16,6 +16,7 @@ from whimbrel.errors import (
 from whimbrel.hypervisors.qemu import encryption
 from whimbrel.hypervisors.qemu.command_line import channel_name
 from whimbrel.hypervisors.qemu.migration import HANDSHAKE_WITHIN
+from whimbrel.hypervisors.qemu.mute import waits_for_memory
 from whimbrel.hypervisors.qemu.storage import QemuStorage
 from whimbrel.hypervisors.qemu.translate import phase_of, recover_uri
 from whimbrel.model.migration import Phase
@@ -122,16 +123,12 @@ class QemuMachine:
         )
 
     async def _waits_for_memory(self) -> bool:
-        """Tell whether this is a destination whose post-copy is paused.
+        """Tell whether this is a destination whose post-copy has lost its link.
 
-        Its main loop answers nobody as soon as it needs a page that has not come. What it
-        refuses out of band tells: an address that is none, only when it is paused.
+        Its main loop answers nobody as soon as it needs a page that has not come. It is told by
+        its threads: whatever was asked out of band would end its listening for the source.
         """
-        try:
-            await self.process.monitor.execute("migrate-recover", {"uri": "none:"}, urgent=True)
-        except CommandRefused as error:
-            return "can only be run when" not in error.what
-        return False
+        return waits_for_memory(await self.process.threads())
 
     async def resume(self) -> None:
         """See `ports.Machine.resume`."""

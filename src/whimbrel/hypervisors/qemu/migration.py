@@ -280,13 +280,16 @@ class QemuMigration:
         """Carry out a command, also where QEMU hangs in a handshake."""
         if self._guard is None or self._phase not in self._guard.phases:
             return await self._monitor.execute(command, arguments)
+        answer = asyncio.ensure_future(self._monitor.execute(command, arguments))
         try:
-            async with asyncio.timeout(HANDSHAKE_WITHIN):
-                return await self._monitor.execute(command, arguments)
-        except TimeoutError:
-            self._was_cut = True
-            await self._guard.cut(self._guard.port)
-            return await self._monitor.execute(command, arguments)
+            # More than once: QEMU may connect after the first cut, or several times (channels).
+            while not (await asyncio.wait([answer], timeout=HANDSHAKE_WITHIN))[0]:
+                self._was_cut = True
+                await self._guard.cut(self._guard.port)
+            return answer.result()
+        finally:
+            answer.cancel()
+            await asyncio.wait([answer])
 
     async def _set(self, parameters: dict[str, int]) -> None:
         await self._monitor.execute("migrate-set-parameters", parameters)

@@ -58,12 +58,7 @@ async def probe(name: str, folder: Path, launcher: Launcher) -> Abilities:
 
 
 async def at_second_try(attempt: Callable[[], Awaitable[Abilities]]) -> Abilities:
-    """Probe once more where the QEMU that was asked has failed.
-
-    Once in some thousand starts on a busy host QEMU 10.0 crashes in GLib's main loop while a
-    client connects to its monitor. A probe has no guest, so it may simply be repeated; what fails
-    twice is raised.
-    """
+    """Probe once more where the QEMU that was asked has failed: no guest is in it."""
     try:
         return await attempt()
     except HostError:

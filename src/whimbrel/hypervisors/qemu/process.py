@@ -54,6 +54,9 @@ class Process(Protocol):
     async def output(self) -> str:
         """Return the last of what QEMU wrote to its standard error."""
 
+    async def threads(self) -> tuple[str, ...]:
+        """Return the names of its threads; none when it is gone."""
+
     def socket(self, name: str) -> Path:
         """Return the way from this machine to the socket of that name in its folder."""
 
@@ -150,6 +153,14 @@ class ChildProcess:
     async def output(self) -> str:
         """See `Process.output`."""
         return _output(self.folder)
+
+    async def threads(self) -> tuple[str, ...]:
+        """See `Process.threads`."""
+        found: list[str] = []
+        with suppress(OSError):
+            tasks = Path(f"/proc/{self.pid}/task").iterdir()
+            found.extend((task / "comm").read_text().strip() for task in tasks)
+        return tuple(found)
 
     def socket(self, name: str) -> Path:
         """See `Process.socket`."""

@@ -173,6 +173,12 @@ class ResidentProcess:
         """See `Process.output`; empty where the host cannot be asked."""
         return await _output(self.place)
 
+    async def threads(self) -> tuple[str, ...]:
+        """See `Process.threads`; none where the host cannot be asked."""
+        with suppress(HostError):
+            return tuple(await self.place.site.ask("machine_threads", pid=self.pid))
+        return ()
+
     async def prepare_sockets(self, names: Sequence[str]) -> None:
         """Make ways to sockets in the process's folder, for `socket` to return."""
         for name in names:

@@ -17,6 +17,7 @@ import os
 import select
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -31,7 +32,7 @@ STOPS_WITHIN = 20.0
 """Seconds for a killed process to end; one that waits for a dead share takes longer."""
 
 LOOK_AGAIN = 0.002
-"""Seconds; nobody tells when a program has begun to listen."""
+"""Seconds; nobody tells when QEMU has made its socket."""
 
 _OTHERS = 0o077
 _children: dict[int, subprocess.Popen[bytes]] = {}
@@ -64,11 +65,11 @@ def machine_start(
     record: Mapping[str, Any],
     taps: Sequence[Sequence[str]] = (),
 ) -> dict[str, Any]:
-    """Start a program that holds a VM, and wait until it listens or has ended.
+    """Start a QEMU that holds a VM, and wait until it greets or has ended.
 
     Args:
         folder: FOLDER, made where it is missing.
-        place: The VM's own folder below it; the program makes the socket `qmp` in it.
+        place: The VM's own folder below it; QEMU makes the socket `qmp` in it.
         words: The command.
         record: What vm.json keeps of it.
         taps: Names of taps to make, each with the bridge that it joins.
@@ -89,7 +90,7 @@ def machine_start(
             raise
         _children[child.pid] = child
     while child.poll() is None:
-        if Path(home, "qmp").exists():
+        if _greets(home):
             return {"pid": child.pid, "start": _read(home)["start"]}
         time.sleep(LOOK_AGAIN)
     output = Path(home, "stderr").read_text(errors="replace").strip()
@@ -162,6 +163,21 @@ def machine_sweep(folder: str, older: float) -> None:
 def _complete(record: Mapping[str, Any], taps: Sequence[Sequence[str]]) -> dict[str, Any]:
     known = {"taps": [list(tap) for tap in taps], "boot": _boot(), "began": time.time()}
     return {**record, **known}
+
+
+def _greets(home: Path) -> bool:
+    """Be QEMU's first client, which it waits for, until it greets; False while it cannot be."""
+    folder = os.open(home, os.O_PATH | os.O_DIRECTORY)
+    try:
+        with socket.socket(socket.AF_UNIX) as talk:
+            # A way around the limit of 107 bytes on a socket's path.
+            talk.connect(f"/proc/self/fd/{folder}/qmp")
+            with talk.makefile("rb") as said:
+                return bool(said.readline())
+    except (FileNotFoundError, ConnectionError):  # not made yet, not listening yet, or gone
+        return False
+    finally:
+        os.close(folder)
 
 
 def _spawn(home: Path, words: Sequence[str]) -> subprocess.Popen[bytes]:
