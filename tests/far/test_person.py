@@ -14,6 +14,7 @@ from whimbrel.errors import ExitCode
 from whimbrel.lab.redline import Redline
 from whimbrel.model.scenario import Load
 from whimbrel.model.units import MIB
+from whimbrel.store import Store
 
 pytestmark = [needs_far_hosts, pytest.mark.timeout(600)]
 
@@ -88,6 +89,24 @@ async def test_a_vm_and_its_disk_move_to_a_host_that_shares_nothing(at: Person) 
     assert list(there.iterdir()) == []
     async with at.redline("db", "b") as guest:
         await whole(guest)
+
+
+async def test_what_was_said_of_disks_stands_beside_what_was_seen_and_is_kept(at: Person) -> None:
+    await with_disk(at, at.far.folder / "here")
+    there = at.far.folder / "there"
+    there.mkdir()
+    words = ("--to", "b", "--storage", str(there), "--survey", "quick")
+    said = await at.whimbrel("move", "db", *words, "--json")
+    assert said.code in {ExitCode.DONE, ExitCode.GOAL_MISSED}, said.errors
+    storage = said.json["storage"]
+    assert storage["predicted"]["bytes"]["p50"] >= 16 * MIB
+    assert storage["time"] > 0
+    with Store.open(Path(at.environment["XDG_STATE_HOME"], "whimbrel", "moves.sqlite")) as store:
+        [record] = store.moves()
+    assert record.copied is not None
+    assert record.copied.time == storage["time"]
+    assert record.copied.predicted is not None
+    assert record.copied.predicted.time.p50 == storage["predicted"]["time"]["p50"]
 
 
 async def test_a_plan_that_was_kept_is_carried_out_and_what_was_said_stands_beside(

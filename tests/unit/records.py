@@ -13,6 +13,7 @@ from whimbrel.model.record import MoveFigures, MoveRecord
 from whimbrel.model.storage import CopyMode, DiskCopied, StorageCopied, StoragePrediction
 from whimbrel.model.units import GIB, MIB
 from whimbrel.theory.simulate import predict, simulate
+from whimbrel.theory.storage import BEGINNING
 
 SURVEY = still_guest(0.25, link=2.5e8, memory=GIB)
 
@@ -68,20 +69,24 @@ def copied(
     pace: float = 1.0,
     limited: bool = False,
 ) -> MoveRecord:
-    """Return a move with a disk that was to be in step in `said` seconds, and took `took`."""
+    """Return a move with a disk that was to be in step in `said` seconds, and took `took`.
+
+    Both are seconds of copying; what every copy's beginning takes comes on top.
+    """
     nothing = Interval(0.0, 0.0, 0.0)
     prediction = StoragePrediction(
         mode=CopyMode.BACKGROUND,
         reason="",
         probability=1.0,
-        time=Interval(said / 1.2, said, said * 1.2),
+        time=Interval(said / 1.2, said + BEGINNING[1], said * 1.2 + 1),
         wire_bytes=nothing,
         steady_rate=nothing,
         handover=nothing,
         pace=pace,
         limited=limited,
     )
-    disk = DiskCopied("vda", "/a/vda", "/b/vda", data=MIB, time=took)
+    whole = None if took is None else took + BEGINNING[1]
+    disk = DiskCopied("vda", "/a/vda", "/b/vda", data=MIB, time=whole)
     return MoveRecord(
         began=at - 10,
         ended=at,

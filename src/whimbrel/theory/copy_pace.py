@@ -1,7 +1,8 @@
 """What past copies of disks teach of the next one's: which share of the link's goodput they get.
 
     moves between these hosts, over such a link, with disks, that ended before
-      ──► each: the pace it was said with · predicted time / observed time ──► median ──► pace
+      ──► each: the pace it was said with · predicted time / observed time, both without a copy's
+          beginning ──► median ──► pace
 
 The pace is a factor on the *surveyed* goodput, so no correction builds on another. Besides the
 link, it holds what the survey cannot see of a copy: the disks at both ends, NBD, and one
@@ -16,6 +17,7 @@ import numpy as np
 from whimbrel.model.memory import LinkProfile
 from whimbrel.model.record import MoveRecord
 from whimbrel.theory.calibrate import ALIKE, DOUBT, LAST, WIDEST
+from whimbrel.theory.storage import BEGINNING
 
 TELLING = 2.0
 """Seconds that a copy must have taken to teach: a shorter one is mostly its beginning, and the
@@ -65,9 +67,10 @@ def pace_of(record: MoveRecord) -> float | None:
     if copied is None or copied.predicted is None or copied.time is None:
         return None
     said, took = copied.predicted, copied.time
-    if said.limited or took < TELLING or said.time.p50 <= 0:
+    if said.limited or took < TELLING or said.time.p50 <= BEGINNING[1]:
         return None  # it went as fast as it was let, or tells of its beginning only
-    return min(max(said.pace * said.time.p50 / took, 1 / WIDEST), WIDEST)
+    ratio = (said.time.p50 - BEGINNING[1]) / (took - BEGINNING[1])
+    return min(max(said.pace * ratio, 1 / WIDEST), WIDEST)
 
 
 def _alike(one: LinkProfile, other: LinkProfile) -> bool:
