@@ -171,25 +171,36 @@ async def _conducted(
             await until_still(later, journey.machine, rate, screen.works, screen.say)
             how = await _decided(journey, saved, screen, anyway=anyway)
         _announce(journey, how, screen)
+        arrived = False
         try:
             async with written(journey) as journal:
-                return await carried_out(journey, how, screen, journal)
+                try:
+                    return await carried_out(journey, how, screen, journal)
+                finally:
+                    arrived = journal.arrived
         except asyncio.CancelledError:
             await _where(journey, screen)
             raise
         except Held:
             raise
         except HostError as error:
-            raise _stayed(journey, error) from error
+            if not arrived:
+                raise _stayed(journey, error) from error
+            return _unknown(journey, how, error.what)
         except PlaceUnknown as error:
-            return MoveSaid(
-                journey.asked.vm,
-                journey.source.name,
-                journey.destination.name,
-                how.tuning,
-                Outcome(Ending.FAILED, error.what, None),
-                over=isinstance(error, GuestLost),
-            )
+            return _unknown(journey, how, error.what, over=isinstance(error, GuestLost))
+
+
+def _unknown(journey: Journey, how: Decided, reason: str, *, over: bool = False) -> MoveSaid:
+    """Return what is to be said of a move that did not tell where the guest runs."""
+    return MoveSaid(
+        journey.asked.vm,
+        journey.source.name,
+        journey.destination.name,
+        how.tuning,
+        Outcome(Ending.FAILED, reason, None),
+        over=over,
+    )
 
 
 @contextmanager

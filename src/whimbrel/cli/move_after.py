@@ -5,7 +5,7 @@ import time
 from whimbrel.cli.journey import Journey
 from whimbrel.cli.move_choice import Decided
 from whimbrel.cli.move_screen import MoveScreen
-from whimbrel.errors import WhimbrelError
+from whimbrel.errors import HostError, HostUnreachable, WhimbrelError
 from whimbrel.model.check import Check, failed, passed
 from whimbrel.model.outcome import Ending, Outcome
 from whimbrel.model.plan import Wish
@@ -17,16 +17,41 @@ from whimbrel.store import Store
 
 
 async def afterwards(journey: Journey, last: Attempt) -> tuple[Check, ...]:
-    """Look at both hosts when a guest has arrived: it runs there, and nothing is left here."""
+    """Look at both hosts when a guest has arrived: it runs there, and nothing is left here.
+
+    Raises nothing: the move is over, and a host that cannot be asked now does not undo it.
+    """
+    vm = journey.asked.vm
+    guest = await _guest(journey, last)
+    try:
+        return (guest, *await journey.here.afterwards(vm, journey.there))
+    except HostError as error:
+        unseen = f"What is left on {journey.source.name} could not be looked at: {error.what}"
+        return (guest, failed("source", unseen, f"whimbrel recover {vm}"))
+
+
+async def _guest(journey: Journey, last: Attempt) -> Check:
     vm, destination = journey.asked.vm, journey.destination.name
-    machine = last.moved.machine
-    runs = machine is not None and await machine.running()
-    guest = (
-        passed("guest", f"{vm} runs on {destination}.")
-        if runs
-        else failed("guest", f"{vm} does not run on {destination} now.", f"whimbrel recover {vm}")
-    )
-    return (guest, *await journey.here.afterwards(vm, journey.there))
+    remedy = f"whimbrel recover {vm}"
+    try:
+        runs = await _runs(journey, last)
+    except HostError as error:
+        unseen = f"{vm} runs on {destination}, where it could not be looked at: {error.what}"
+        return failed("guest", unseen, remedy)
+    if runs:
+        return passed("guest", f"{vm} runs on {destination}.")
+    return failed("guest", f"{vm} does not run on {destination} now.", remedy)
+
+
+async def _runs(journey: Journey, last: Attempt) -> bool:
+    """Ask its QEMU, by another connection where this one has been lost."""
+    if (machine := last.moved.machine) is None:
+        return False
+    try:
+        return await machine.running()
+    except HostUnreachable:
+        found = await journey.there.hypervisor.seek(journey.asked.vm)
+        return found is not None and await found.running()
 
 
 def missed(outcome: Outcome, wish: Wish) -> tuple[str, ...]:

@@ -202,15 +202,21 @@ def _mark(found: dict[str, Any]) -> Mark:
 
 
 class MarkedJournal:
-    """The port's `Journal`: what is written down also goes into the marks on both hosts."""
+    """The port's `Journal`: what is written down also goes into the marks on both hosts.
+
+    Attributes:
+        arrived: Whether the guest was to run at the destination by now.
+    """
 
     def __init__(self, journal: Journal, marks: Marks) -> None:
         self._journal = journal
         self._marks = marks
+        self.arrived = False
 
     async def write(self, entry: Entry) -> None:
         """See `ports.Journal.write`; `HostError` too where a host cannot be told in time."""
         await self._journal.write(entry)
+        self.arrived = self.arrived or entry.step is Step.RUNNING_THERE
         if entry.step is Step.CLOSED:
             known = entry.fields.get("runs_on") is not None or bool(entry.fields.get("over"))
             self._marks.settled = known and not entry.fields.get("left")

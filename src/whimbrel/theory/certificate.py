@@ -38,6 +38,11 @@ UNHURRIED, UNHURRIED_SHARE = 10.0, 0.1
 """Seconds that every rung is given where the wish leaves time, and the share of the wished time
 that this may be: a short move on a busy host must not be hurried into post-copy by the clock."""
 
+UNDISTURBED = 1.5
+"""Times its p90 that a move must be given before it is called back for a guarantee's sake. What a
+survey does not see made moves take a third longer than their p90; called back so shortly before
+its end, one would pay with all of its time for a guarantee that it never needed."""
+
 CALLING_BACK = 2.0
 """Seconds to call a move back and to have a destination listen again; an assumption that the
 certificate states, not measured."""
@@ -248,7 +253,7 @@ def _anew(ladder: _Ladder, tuning: Tuning, most: Bounds) -> None:
     wish, first = ladder.wish, ladder.rungs[0]
     lasts = CALLING_BACK + most.postcopy_total(most.first_pass)
     at = min(ladder.at, wish.total_time - lasts)
-    if at < min(first.total_time, first.latest + _patience(ladder.most)):
+    if at < min(UNDISTURBED * first.total_time, first.latest + _patience(ladder.most)):
         at = ladder.at  # too late for a guarantee; earlier, what is begun had no chance
     total, downtime = at + lasts, most.postcopy_downtime(most.first_pass)
     sound, reason = _judged(total, downtime, wish)
