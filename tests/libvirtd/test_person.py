@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from far.hosts import SSHD
+from far.hosts import PORT, SSHD
 from libvirtd.conftest import Hosts
 from libvirtd.daemons import Libvirts
 from libvirtd.person import Person, person
 from libvirtd.test_moves import persisted, remembered
 from storage.guests import disk_vm, sparse
 from whimbrel.errors import ExitCode
+from whimbrel.hypervisors.libvirt.domain_xml import domain_xml
 from whimbrel.hypervisors.libvirt.machine import LibvirtMachine
 from whimbrel.model.inventory import Disk
 from whimbrel.model.scenario import Load
@@ -120,9 +121,17 @@ async def test_where_libvirt_leads_the_move_it_is_the_same(hosts: Hosts, at: Per
 
 async def test_no_move_leads_to_plain_qemu(hosts: Hosts, at: Person) -> None:
     await started(hosts, at)
-    uri = f"qemu+ssh://root@{at.libvirts.b.lab.addresses[0]}:2222"
-    link = '[[hosts.c.links]]\naddress = "10.250.0.9"\n'
-    at.write(more=f'[hosts.c]\nuri = "{uri}"\nfolder = "{at.folder}/c"\n{link}')
+    keys = at.keys("b")
+    plain = [
+        "[hosts.c]",
+        f'uri = "qemu+ssh://root@{at.libvirts.b.lab.addresses[0]}:{PORT}"',
+        f'folder = "{at.folder}/c"',
+        f'identity = "{keys}/identity"',
+        f'known_hosts = "{keys}/known_hosts"',
+        "[[hosts.c.links]]",
+        'address = "10.250.0.9"',
+    ]
+    at.write(more="\n".join(plain))
     for command in ("plan", "move"):
         said = await at.whimbrel(command, VM, "--to", "c")
         assert said.code == ExitCode.CONFIG, said.errors
@@ -162,6 +171,16 @@ async def test_a_disk_moves_along_and_back_alone(hosts: Hosts, at: Person) -> No
     assert [each.name for each in back.iterdir()] == ["vda.img"]
     assert list(there.iterdir()) == []
     await whole(at, "b")
+
+
+async def test_a_cpu_that_the_other_host_cannot_give_is_refused(hosts: Hosts, at: Person) -> None:
+    vm = replace(disk_vm([]), name=VM, cpu="EPYC-Genoa")
+    unchecked = domain_xml(vm).replace('match="exact"', 'match="exact" check="none"')
+    await (await hosts.a.connection()).boot(unchecked)  # QEMU leaves out what it has not got
+    said = await at.whimbrel("move", VM, "--to", "b", *FAST)
+    assert said.code == ExitCode.NO_PLAN
+    assert f"b cannot give {VM} the CPU that it has" in said.errors
+    assert await at.places(VM) == ["a"]
 
 
 async def test_another_vm_of_the_name_is_in_the_way(hosts: Hosts, at: Person) -> None:
