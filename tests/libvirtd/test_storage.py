@@ -4,9 +4,11 @@ import asyncio
 import os
 import signal
 import subprocess
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -19,23 +21,28 @@ from unit.practice.fakes import Silent
 from whimbrel.hypervisors.libvirt import LibvirtHost
 from whimbrel.hypervisors.libvirt.machine import LibvirtMachine
 from whimbrel.model.inventory import Disk, MigrationAddress
+from whimbrel.model.journal import Step
 from whimbrel.model.method import Postcopy, Tuning
-from whimbrel.model.migration import Event, Observation
+from whimbrel.model.migration import Event, Observation, Phase, Side
 from whimbrel.model.outcome import Ending
 from whimbrel.model.storage import Extent
 from whimbrel.model.units import MIB
 from whimbrel.ports import Machine
 from whimbrel.practice import storage
 from whimbrel.practice.move import Request, move
+from whimbrel.practice.record import Record, Unwritten
+from whimbrel.practice.repair import Deserted, repair
 from whimbrel.practice.settle import Moved
 from whimbrel.practice.storage import StorageBeside, StorageWish, storage_beside
 from whimbrel.practice.storage_only import move_storage
+from whimbrel.practice.storage_recover import recover_storage
 from whimbrel.sites.local import LocalShell
 from whimbrel.sites.site import OnSite
 
 SIZE, FILL = 256 * MIB, 32 * MIB
 PLAIN, SLOW = Tuning(), Tuning(bandwidth_limit=1.0 * MIB)
 NAME = "writer"
+DOOMED = Path(__file__).with_name("doomed.py")
 
 
 @dataclass
@@ -233,6 +240,41 @@ async def test_a_destination_that_dies_amid_the_disks_leaves_the_guest_and_nothi
         assert watcher.killed
         assert moved.outcome.ending is Ending.FAILED
         assert moved.left == ()
+        assert await as_it_was(place, machine)
+
+
+async def called_back(machine: LibvirtMachine) -> None:
+    """Wait until libvirt has called a move back whose client has gone."""
+    async with asyncio.timeout(60):
+        while (await machine.standing()).phase is Phase.PRECOPY:  # noqa: ASYNC110 - no event
+            await asyncio.sleep(0.1)
+
+
+@pytest.mark.parametrize("when", ["at once", "when libvirt has noticed it"])
+async def test_what_a_killed_whimbrel_left_of_its_disks_is_cleared_away(
+    place: Place, when: str
+) -> None:
+    libvirts, address = place.libvirts, place.libvirts.b.lab.addresses[0]
+    places = [
+        " ".join([str(each.folder / "site"), *each.enter([])]) for each in (libvirts.a, libvirts.b)
+    ]
+    words = [libvirts.a.uri, libvirts.b.uri, address, *places, str(place.images_b)]
+    async with one_disk(place) as machine:
+        command = [sys.executable, str(DOOMED), *words]
+        process = await asyncio.create_subprocess_exec(*command, stdout=PIPE)
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"under way\n"
+        process.kill()
+        await process.wait()
+        assert place.left_at_b()
+        if when != "at once":
+            await called_back(machine)
+        lost = Deserted(NAME, place.hosts.a, place.hosts.b, MigrationAddress(address))
+        repaired = await repair(replace(lost, last=Step.SENDING, exact=True), Record(Unwritten()))
+        assert repaired.runs_on is Side.SOURCE
+        assert repaired.left == ()
+        told = await recover_storage(machine, place.sites.source, place.sites.destination)
+        assert told == [f"{place.images_b}/root.raw on b, made for the move, was removed."]
         assert await as_it_was(place, machine)
 
 

@@ -43,7 +43,7 @@ from whimbrel.hypervisors.libvirt.translate import (
     parameters_for,
     under_way,
 )
-from whimbrel.model.inventory import Capability, MigrationAddress
+from whimbrel.model.inventory import Capability, MigrationAddress, Vm
 from whimbrel.model.method import Transport, Tuning
 from whimbrel.model.migration import Phase, Side
 
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
     from whimbrel.hypervisors.libvirt.connection import Domain, Versions
     from whimbrel.hypervisors.libvirt.states import Happening
-    from whimbrel.model.inventory import Disk, Vm
+    from whimbrel.model.inventory import Disk
     from whimbrel.ports import Machine, Site
 
 
@@ -199,11 +199,14 @@ class LibvirtHost:
         domain = await (await self.connection()).domain(name)
         if waiting := self._waiting(lambda each: each.machine.vm.name == name):
             return waiting.machine
-        if domain is None or not (await domain.state()).lives:
+        if domain is None or not (state := await domain.state()).lives:
             return None
         held = self._machines.get(domain.id)
         if held is not None and held.last is not Phase.COMPLETED:
             return held
+        if state.busy:  # nothing but its name can be told
+            unknown = Vm(domain.name, 0, 0, uuid=domain.id)
+            return LibvirtMachine(unknown, domain.connection, domain, self._site)
         return await self._hold(described(await domain.xml()), domain)
 
     async def _hold(self, vm: Vm, domain: Domain) -> LibvirtMachine:

@@ -150,14 +150,15 @@ class LibvirtMachine:
             State.RUNNING_IN_POSTCOPY: Phase.POSTCOPY,
             State.LOST_POSTCOPY: Phase.POSTCOPY_PAUSED,
             State.RUNNING_IN_LOST_POSTCOPY: Phase.POSTCOPY_PAUSED,
-            State.HANDED_OVER: Phase.SWITCHOVER,
             State.ARRIVING: Phase.PRECOPY,
         }
         if state in told:
             return told[state]
         with suppress(CommandRefused, Unsupported):  # only a source tells of a move under way
             if under_way(await domain.job()):
-                return Phase.PRECOPY
+                return Phase.SWITCHOVER if state is State.HANDED_OVER else Phase.PRECOPY
+        if state is State.HANDED_OVER:  # all was sent, and who led the move is gone
+            return Phase.COMPLETED
         if self.last is Phase.IDLE:
             with suppress(CommandRefused, Unsupported):
                 done = await domain.last_job()
@@ -224,8 +225,12 @@ class LibvirtReception:
         self._attaching: asyncio.Task[None] | None = None
 
     def built(self) -> None:
-        """Hear that libvirt has built the VM: what belongs to it is looked up meanwhile."""
-        if self._attaching is None:
+        """Hear that libvirt has built the VM: what belongs to it is looked up meanwhile.
+
+        Where libvirt has to be asked for that, only later: it would let us wait, and who waits
+        is not noticed to be gone.
+        """
+        if self.sockets is not None and self._attaching is None:
             self._attaching = asyncio.create_task(self._attach())
 
     async def run(self) -> None:
@@ -242,8 +247,9 @@ class LibvirtReception:
                 raise HostError(f"The guest did not run at the destination in {RUNS_WITHIN:.0f} s.")
             await asyncio.sleep(_LOOK_AGAIN)
         self.machine.expected = False
-        self.built()
-        if self._attaching is not None and self.sockets is not None:
+        if self._attaching is None:
+            self._attaching = asyncio.create_task(self._attach())
+        if self.sockets is not None:
             await self._attaching
 
     async def _attach(self) -> None:

@@ -53,6 +53,15 @@ class State(StrEnum):
         }
 
     @property
+    def busy(self) -> bool:
+        """Whether libvirt lets whoever asks for more than this wait, for half a minute."""
+        return self in {
+            State.ARRIVING,
+            State.RUNNING_IN_POSTCOPY,
+            State.RUNNING_IN_LOST_POSTCOPY,
+        }
+
+    @property
     def lives(self) -> bool:
         """Whether there is a QEMU for it."""
         return self not in {State.OFF, State.GONE}

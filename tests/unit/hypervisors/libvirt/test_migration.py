@@ -47,6 +47,11 @@ def test_each_state_has_one_meaning(number: int, reason: int, state: State, *, r
     assert told.lives is (state is not State.OFF)
 
 
+def test_libvirt_tells_little_of_a_guest_whose_memory_is_still_coming() -> None:
+    busy = {each for each in State if each.busy}
+    assert busy == {State.ARRIVING, State.RUNNING_IN_POSTCOPY, State.RUNNING_IN_LOST_POSTCOPY}
+
+
 @pytest.mark.parametrize(
     ("kind", "detail", "word"),
     [
