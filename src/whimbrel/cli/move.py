@@ -33,7 +33,7 @@ from whimbrel.errors import (
     MigrationError,
     PlaceUnknown,
 )
-from whimbrel.model.migration import Side
+from whimbrel.model.migration import Phase, Side
 from whimbrel.model.outcome import Ending, Outcome
 from whimbrel.model.plan import Candidate
 from whimbrel.practice.holder import myself
@@ -264,17 +264,22 @@ def _announce(journey: Journey, how: Decided, screen: MoveScreen) -> None:
 
 async def _where(journey: Journey, screen: MoveScreen) -> None:
     """Say where the guest runs after an interrupted move."""
-    vm = journey.asked.vm
+    vm, destination = journey.asked.vm, journey.destination.name
     try:
         if await journey.machine.running():
             screen.say(f"Called back: {vm} runs on {journey.source.name}.", "yellow")
             return
+        if (await journey.machine.standing()).phase in {Phase.POSTCOPY, Phase.POSTCOPY_PAUSED}:
+            screen.say(
+                f"The point of no return had passed: {vm} is on {destination}, and a part of its "
+                f"memory still on {journey.source.name}. Go on with: whimbrel recover {vm}",
+                "yellow",
+            )
+            return
     except HostError as error:
         screen.lost(error)
     screen.say(
-        f"The point of no return had passed: {vm} is on {journey.destination.name}. "
-        "See: whimbrel vms",
-        "yellow",
+        f"The point of no return had passed: {vm} is on {destination}. See: whimbrel vms", "yellow"
     )
 
 

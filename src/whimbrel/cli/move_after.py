@@ -1,57 +1,73 @@
 """What is looked at, judged and kept when a move is over."""
 
 import time
+from dataclasses import replace
 
 from whimbrel.cli.journey import Journey
 from whimbrel.cli.move_choice import Decided
 from whimbrel.cli.move_screen import MoveScreen
-from whimbrel.errors import HostError, HostUnreachable, WhimbrelError
+from whimbrel.errors import HostError, WhimbrelError
 from whimbrel.model.check import Check, failed, passed
 from whimbrel.model.outcome import Ending, Outcome
 from whimbrel.model.plan import Wish
 from whimbrel.model.record import MoveFigures, MoveRecord
 from whimbrel.model.storage import StorageCopied
 from whimbrel.model.units import format_time
+from whimbrel.ports import Machine
 from whimbrel.practice.attempts import Attempt
 from whimbrel.store import Store
 
+ENDED = (
+    "it arrived, and its process at the destination has ended since, so that the guest is lost. "
+    "Start the VM anew from its disks, as after a power cut: whimbrel up"
+)
 
-async def afterwards(journey: Journey, last: Attempt) -> tuple[Check, ...]:
+
+async def afterwards(journey: Journey, last: Attempt) -> tuple[tuple[Check, ...], Outcome]:
     """Look at both hosts when a guest has arrived: it runs there, and nothing is left here.
 
     Raises nothing: the move is over, and a host that cannot be asked now does not undo it.
+
+    Returns:
+        The checks, and the outcome as it is now.
     """
-    vm = journey.asked.vm
-    guest = await _guest(journey, last)
+    vm, outcome = journey.asked.vm, last.outcome
+    if outcome.ending is not Ending.COMPLETED:
+        return (), outcome
+    guest, ended = await _guest(journey, last)
+    if ended:
+        outcome = replace(outcome, ending=Ending.FAILED, reason=ENDED, runs_on=None)
     try:
-        return (guest, *await journey.here.afterwards(vm, journey.there))
+        return (guest, *await journey.here.afterwards(vm, journey.there)), outcome
     except HostError as error:
         unseen = f"What is left on {journey.source.name} could not be looked at: {error.what}"
-        return (guest, failed("source", unseen, f"whimbrel recover {vm}"))
+        return (guest, failed("source", unseen, f"whimbrel recover {vm}")), outcome
 
 
-async def _guest(journey: Journey, last: Attempt) -> Check:
+async def _guest(journey: Journey, last: Attempt) -> tuple[Check, bool]:
+    """Return whether the guest runs, and whether what it ran in has ended."""
     vm, destination = journey.asked.vm, journey.destination.name
     remedy = f"whimbrel recover {vm}"
     try:
-        runs = await _runs(journey, last)
+        machine = await _found(journey, last)
+        if machine is not None and await machine.running():
+            return passed("guest", f"{vm} runs on {destination}."), False
+        gone = machine is None or await journey.there.hypervisor.seek(vm) is None
     except HostError as error:
         unseen = f"{vm} runs on {destination}, where it could not be looked at: {error.what}"
-        return failed("guest", unseen, remedy)
-    if runs:
-        return passed("guest", f"{vm} runs on {destination}.")
-    return failed("guest", f"{vm} does not run on {destination} now.", remedy)
+        return failed("guest", unseen, remedy), False
+    return failed("guest", f"{vm} does not run on {destination} now.", remedy), gone
 
 
-async def _runs(journey: Journey, last: Attempt) -> bool:
-    """Ask its QEMU, by another connection where this one has been lost."""
-    if (machine := last.moved.machine) is None:
-        return False
+async def _found(journey: Journey, last: Attempt) -> Machine | None:
+    """Return the machine at the destination, reached anew where its connection has been lost."""
+    machine = last.moved.machine
     try:
-        return await machine.running()
-    except HostUnreachable:
-        found = await journey.there.hypervisor.seek(journey.asked.vm)
-        return found is not None and await found.running()
+        if machine is not None:
+            await machine.standing()
+    except HostError:
+        return await journey.there.hypervisor.seek(journey.asked.vm)
+    return machine
 
 
 def missed(outcome: Outcome, wish: Wish) -> tuple[str, ...]:

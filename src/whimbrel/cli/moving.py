@@ -16,7 +16,6 @@ from whimbrel.cli.move_screen import MoveScreen
 from whimbrel.cli.ways import ends_of, nics_of
 from whimbrel.hypervisors.qemu.machine import QemuMachine
 from whimbrel.model.method import Policy
-from whimbrel.model.outcome import Ending
 from whimbrel.model.storage import StorageCopied
 from whimbrel.ports import Journal
 from whimbrel.practice.attempts import attempts
@@ -54,22 +53,22 @@ async def carried_out(
 
         done = await attempts(request, screen, renewed=renewed, anew=screen.begins_anew)
     last = done[-1]
-    checks = () if last.outcome.ending is not Ending.COMPLETED else await afterwards(journey, last)
+    checks, outcome = await afterwards(journey, last)
     copied = _copied(requests[-1], how)
     return MoveSaid(
         vm=journey.asked.vm,
         source=journey.source.name,
         destination=journey.destination.name,
         tuning=last.tuning,
-        outcome=last.outcome,
+        outcome=outcome,
         attempts=len(done),
         prediction=how.prediction,
         checks=checks,
-        missed=missed(last.outcome, journey.wish),
+        missed=missed(outcome, journey.wish),
         number=remember(record_of(journey, how, last, began, copied), screen),
         encryption=journey.ruling.reason,
         left=last.moved.left,
-        over=last.moved.over,
+        over=last.moved.over or (outcome is not last.outcome and outcome.runs_on is None),
         copied=copied,
     )
 

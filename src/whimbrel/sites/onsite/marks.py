@@ -109,10 +109,15 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 def _write(path: Path, mark: Mapping[str, Any]) -> None:
     unfinished = path.with_suffix(".new")
-    with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        json.dump(dict(mark), file)
-        file.flush()
-        os.fsync(file.fileno())
+    opened = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        with os.fdopen(opened, "w") as file:
+            json.dump(dict(mark), file)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:  # the disk is full: what the mark said before stays
+        unfinished.unlink(missing_ok=True)
+        raise
     unfinished.replace(path)
 
 
