@@ -14,8 +14,10 @@ calibrate.py's to correct.
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 from whimbrel.model.method import Postcopy, Tuning
 from whimbrel.model.prediction import Interval, Prediction, Widening
@@ -168,13 +170,9 @@ def _quantile(beyond: Sequence[tuple[float, float]]) -> float | None:
     if len(beyond) < FEWEST:
         return None
     # Without the one move more that would guarantee at least 80 %: we mean 80 %, not more.
-    wanted = HELD * sum(weight for _, weight in beyond)
-    reached = 0.0
-    for each, weight in sorted(beyond):
-        reached += weight
-        if reached >= wanted:
-            break
-    return max(each, NARROWEST)
+    ordered = sorted(beyond)
+    reached = list(accumulate(weight for _, weight in ordered))
+    return max(ordered[bisect_left(reached, HELD * reached[-1])][0], NARROWEST)
 
 
 def _changed(drawn: Interval, by: float | None, scale: _Scale) -> Interval:
