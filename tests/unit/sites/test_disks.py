@@ -1,6 +1,8 @@
 """Images on a host, made and removed by their records; qemu-img makes the qcow2 ones."""
 
+import errno
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -116,6 +118,46 @@ def test_written_zeros_and_holes_have_the_same_fingerprint_and_one_byte_another(
     prints = [disks.image_fingerprint(str(path)) for path in (holes, zeros, other)]
     assert prints[0] == prints[1]
     assert prints[0] != prints[2]
+
+
+def test_where_nobody_tells_of_holes_all_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, other = tmp_path / "plain", tmp_path / "other"
+    for path, last in ((plain, b"1"), (other, b"2")):
+        path.write_bytes(b"first" + bytes(5 * MIB) + last)
+    seek = os.lseek
+
+    def as_on_a_device(file: int, at: int, how: int) -> int:
+        if how == os.SEEK_DATA:
+            raise OSError(errno.EINVAL, "no such thing on a device")
+        return seek(file, at, how)
+
+    told = disks.image_fingerprint(str(plain))
+    disks._hashes.clear()
+    monkeypatch.setattr(os, "lseek", as_on_a_device)
+    assert disks.image_fingerprint(str(plain)) == told
+    assert disks.image_fingerprint(str(other)) != told
+
+
+def test_a_file_is_read_once_and_again_when_it_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "base"
+    path.write_bytes(b"one")
+    read: list[int] = []
+    pread = os.pread
+
+    def counted(file: int, size: int, at: int) -> bytes:
+        read.append(at)
+        return pread(file, size, at)
+
+    monkeypatch.setattr(os, "pread", counted)
+    told = disks.image_fingerprint(str(path))
+    assert disks.image_fingerprint(str(path)) == told
+    assert len(read) == 1
+    path.write_bytes(b"longer")
+    assert disks.image_fingerprint(str(path)) != told
 
 
 def test_what_is_at_a_path_is_told_with_the_room_there(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ An image whose device and inode are other ones than the record's is somebody els
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -196,22 +197,38 @@ def image_fingerprint(path: str) -> str:
     """Return a hash of all content of a file, and of its size; holes count as the zeros they are.
 
     Two images with the same one are the same, whatever they are called. Reads all data: for
-    images that others rest on, which nobody writes.
+    images that others rest on, which nobody writes. A file that has not changed since this
+    connection read it is not read again.
     """
-    digest = hashlib.blake2b(digest_size=32)
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        size = os.lseek(file, 0, os.SEEK_END)
-        digest.update(size.to_bytes(8, "big"))
-        at = 0
-        while at < size:
-            part = os.pread(file, _CHUNK, at)
-            # Zeros count by their place, so that a hole and written zeros give the same.
-            if part.strip(b"\0"):
-                digest.update(at.to_bytes(8, "big") + part)
-            at = _next_data(file, at + len(part), size)
+        seen = os.fstat(file)
+        state = (seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns)
+        if not stat.S_ISREG(seen.st_mode):  # what is written to a device does not show there
+            return _hash(file)
+        if state not in _hashes:
+            _hashes[state] = _hash(file)
+        return _hashes[state]
     finally:
         os.close(file)
+
+
+_hashes: dict[tuple[int, ...], str] = {}
+
+
+def _hash(file: int) -> str:
+    digest = hashlib.blake2b(digest_size=32)
+    size = os.lseek(file, 0, os.SEEK_END)
+    digest.update(size.to_bytes(8, "big"))
+    at = 0
+    while at < size:
+        part = os.pread(file, _CHUNK, at)
+        if not part:
+            raise OSError("the file became shorter while it was read")
+        # Zeros count by their place, so that a hole and written zeros give the same.
+        if part.strip(b"\0"):
+            digest.update(at.to_bytes(8, "big") + part)
+        at = _next_data(file, at + len(part), size)
     return digest.hexdigest()
 
 
@@ -221,8 +238,9 @@ def _next_data(file: int, at: int, size: int) -> int:
         return size
     try:
         data = os.lseek(file, at, os.SEEK_DATA)
-    except OSError:  # nothing but a hole follows
-        return size
+    except OSError as error:
+        # ENXIO: nothing but a hole follows. Else nobody tells of holes, as on a device.
+        return size if error.errno == errno.ENXIO else at
     return max(at, data // _CHUNK * _CHUNK)
 
 
