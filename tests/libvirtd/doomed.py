@@ -1,12 +1,15 @@
 """A whimbrel that is killed while libvirt copies disks; run as a program by test_storage.
 
-python doomed.py URI_A URI_B ADDRESS PLACE_A PLACE_B IMAGES
+python doomed.py URI_A URI_B ADDRESS PLACE_A PLACE_B IMAGES [PEER]
 
-PLACE is where a host's site stands: its folder, and the words that enter it, by spaces.
+PEER is how a's libvirt reaches b's, to lead the move itself; channels then lie where the test
+reaches them. PLACE is where a host's site stands: its folder, and the words that enter it, by
+spaces.
 """
 
 import asyncio
 import sys
+from pathlib import Path
 
 from whimbrel.hypervisors.libvirt import LibvirtHost
 from whimbrel.model.inventory import MigrationAddress
@@ -47,9 +50,13 @@ def site_at(name: str, place: str) -> OnSite:
     return OnSite(LocalShell(name, lambda words: [*enter, *words]), folder)
 
 
-async def main(uris: tuple[str, str], address: str, places: tuple[str, str], images: str) -> None:
+async def main(
+    uris: tuple[str, str], address: str, places: tuple[str, str], images: str, peer: str = ""
+) -> None:
     async with site_at("a", places[0]) as here, site_at("b", places[1]) as there:
-        a, b = LibvirtHost("a", uris[0], here), LibvirtHost("b", uris[1], there)
+        sockets = str(Path(there.folder).with_name("sockets")) if peer else None
+        a = LibvirtHost("a", uris[0], here)
+        b = LibvirtHost("b", uris[1], there, peer=peer, sockets=sockets)
         machine = await a.seek(VM)
         assert machine is not None
         slow = Tuning(bandwidth_limit=4.0 * MIB)
@@ -70,4 +77,4 @@ async def main(uris: tuple[str, str], address: str, places: tuple[str, str], ima
 
 if __name__ == "__main__":
     given = sys.argv[1:]
-    asyncio.run(main((given[0], given[1]), given[2], (given[3], given[4]), given[5]))
+    asyncio.run(main((given[0], given[1]), given[2], (given[3], given[4]), *given[5:]))

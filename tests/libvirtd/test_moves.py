@@ -3,15 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+import pytest
+
 from libvirtd.conftest import Hosts
 from libvirtd.daemons import Libvirt, Libvirts, said
 from storage.guests import disk_vm, redline
 from unit.practice.fakes import Silent
+from whimbrel.errors import Unsupported
 from whimbrel.hypervisors.libvirt import LibvirtHost
 from whimbrel.hypervisors.libvirt.machine import LibvirtMachine
+from whimbrel.hypervisors.libvirt.settings import Settings
 from whimbrel.lab.paced import Pacing, firmware
 from whimbrel.model.inventory import MigrationAddress, Vm
-from whimbrel.model.method import Method, Settings, Tuning, tuning_for
+from whimbrel.model.method import Method, Transport, Tuning, tuning_for
+from whimbrel.model.method import Settings as Wanted
 from whimbrel.model.migration import Cancel, Event, Observation, Phase, PhaseChange
 from whimbrel.model.outcome import Ending, Outcome
 from whimbrel.model.scenario import Access, Load, Pattern
@@ -52,7 +57,7 @@ async def test_a_busy_guest_goes_to_and_fro_by_every_way_and_keeps_every_page(
         await client.fill(BUSY)
     for number, method in enumerate(WAYS):
         (here, _), (there, libvirt) = places[number % 2], places[(number + 1) % 2]
-        tuning = tuning_for(method, Settings(free_page_hints=False))
+        tuning = tuning_for(method, Wanted(free_page_hints=False))
         if method is Method.POSTCOPY:  # which a pre-copy that converges would forestall
             tuning = replace(tuning, downtime_limit=0.001, bandwidth_limit=20.0 * MIB)
         outcome, machine, watcher = await moved(here, machine, there, libvirt, tuning)
@@ -138,6 +143,23 @@ async def test_a_source_that_leads_by_itself_brings_the_guest_over(
     assert await there.running()
     assert not await machine.running()
     assert await remembered(libvirts.b) == "still"
+
+
+async def test_rdma_needs_a_hard_limit_of_the_vms_memory(
+    libvirts: Libvirts, hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def with_a_device(_: LibvirtHost) -> Settings:
+        return Settings(rdma=True)
+
+    monkeypatch.setattr(LibvirtHost, "settings", with_a_device)
+    machine = await hosts.a.start(still(libvirts))
+    tuning = Tuning(transport=Transport.RDMA)
+    address = MigrationAddress(libvirts.b.lab.addresses[0])
+    reception = await hosts.b.receive(machine.vm, tuning, address)
+    with pytest.raises(Unsupported, match="hard limit") as refused:
+        await hosts.a.send(machine, tuning, reception.address)
+    assert "<memtune>" in refused.value.hint
+    assert await machine.running()
 
 
 async def test_a_destination_whose_libvirt_dies_leaves_the_guest_at_the_source(

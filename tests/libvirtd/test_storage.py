@@ -8,7 +8,7 @@ import sys
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -243,6 +243,28 @@ async def test_a_destination_that_dies_amid_the_disks_leaves_the_guest_and_nothi
         assert await as_it_was(place, machine)
 
 
+async def killed_amid_the_disks(place: Place, peer: str = "") -> None:
+    """Let a whimbrel begin to move the guest from a to b, and kill it."""
+    libvirts, address = place.libvirts, place.libvirts.b.lab.addresses[0]
+    places = [
+        " ".join([str(each.folder / "site"), *each.enter([])]) for each in (libvirts.a, libvirts.b)
+    ]
+    words = [libvirts.a.uri, libvirts.b.uri, address, *places, str(place.images_b)]
+    command = [sys.executable, str(DOOMED), *words, *filter(None, [peer])]
+    process = await asyncio.create_subprocess_exec(*command, stdout=PIPE)
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"under way\n"
+    process.kill()
+    await process.wait()
+
+
+def lost(place: Place) -> Deserted:
+    """Return that move as its journal tells of it."""
+    address = MigrationAddress(place.libvirts.b.lab.addresses[0])
+    a, b = place.hosts.a, place.hosts.b
+    return Deserted(NAME, a, b, address, last=Step.SENDING, exact=True)
+
+
 async def called_back(machine: LibvirtMachine) -> None:
     """Wait until libvirt has called a move back whose client has gone."""
     async with asyncio.timeout(60):
@@ -254,28 +276,35 @@ async def called_back(machine: LibvirtMachine) -> None:
 async def test_what_a_killed_whimbrel_left_of_its_disks_is_cleared_away(
     place: Place, when: str
 ) -> None:
-    libvirts, address = place.libvirts, place.libvirts.b.lab.addresses[0]
-    places = [
-        " ".join([str(each.folder / "site"), *each.enter([])]) for each in (libvirts.a, libvirts.b)
-    ]
-    words = [libvirts.a.uri, libvirts.b.uri, address, *places, str(place.images_b)]
     async with one_disk(place) as machine:
-        command = [sys.executable, str(DOOMED), *words]
-        process = await asyncio.create_subprocess_exec(*command, stdout=PIPE)
-        assert process.stdout is not None
-        assert await process.stdout.readline() == b"under way\n"
-        process.kill()
-        await process.wait()
+        await killed_amid_the_disks(place)
         assert place.left_at_b()
         if when != "at once":
             await called_back(machine)
-        lost = Deserted(NAME, place.hosts.a, place.hosts.b, MigrationAddress(address))
-        repaired = await repair(replace(lost, last=Step.SENDING, exact=True), Record(Unwritten()))
+        repaired = await repair(lost(place), Record(Unwritten()))
         assert repaired.runs_on is Side.SOURCE
         assert repaired.left == ()
         told = await recover_storage(machine, place.sites.source, place.sites.destination)
         assert told == [f"{place.images_b}/root.raw on b, made for the move, was removed."]
         assert await as_it_was(place, machine)
+
+
+async def test_a_source_that_leads_by_itself_brings_the_disks_over_without_whimbrel(
+    place: Place,
+) -> None:
+    async with one_disk(place) as machine:
+        await killed_amid_the_disks(place, place.libvirts.b.remote)
+        async with asyncio.timeout(120):
+            while (await machine.state()).lives:  # noqa: ASYNC110 - libvirt is asked
+                await asyncio.sleep(0.1)
+    repaired = await repair(lost(place), Record(Unwritten()))
+    assert repaired.runs_on is Side.DESTINATION
+    assert isinstance(repaired.machine, LibvirtMachine)
+    await recover_storage(repaired.machine, place.sites.destination, place.sites.source)
+    assert place.left_at_b() == ["root.raw"]
+    await repaired.machine.attach()
+    [found] = await verified(repaired.machine, "/dev/vda")
+    assert found.intact
 
 
 async def test_a_disk_moves_alone_and_back_and_libvirt_remembers_where_it_is(
