@@ -35,11 +35,13 @@ class Person:
         libvirts: The hosts.
         folder: The files of this test.
         environment: What commands run with.
+        here: Whether they are run where host a's libvirt is, folders and all.
     """
 
     libvirts: Libvirts
     folder: Path
     environment: dict[str, str]
+    here: bool = False
     running: list[Process] = field(default_factory=list)
 
     @property
@@ -57,7 +59,8 @@ class Person:
     async def started(self, *words: str) -> Process:
         """Start the command; it is killed at the end if it still runs."""
         given = [] if words[0] == "history" else ["--config", str(self.config)]
-        command = self.libvirts.a.lab.enter([sys.executable, "-m", "whimbrel", *words, *given])
+        enter = self.libvirts.a.enter if self.here else self.libvirts.a.lab.enter
+        command = enter([sys.executable, "-m", "whimbrel", *words, *given])
         process = await asyncio.create_subprocess_exec(
             *command, stdin=DEVNULL, stdout=PIPE, stderr=PIPE, env=self.environment
         )
@@ -105,24 +108,39 @@ class Person:
         """Return where the SSH keys of a host lie."""
         return self.folder / f"ssh-{name}"
 
-    def write(self, *, peer: bool = False, more: str = "") -> None:
-        """Write whimbrel.toml; `peer`: libvirt itself leads moves."""
+    def write(self, *, peer: bool = False, here: bool = False, more: str = "") -> None:
+        """Write whimbrel.toml.
+
+        Args:
+            peer: libvirt itself leads moves.
+            here: The command is run on host a itself.
+            more: Further TOML.
+        """
+        self.here = here
         lines: list[str] = []
         for libvirt in (self.libvirts.a, self.libvirts.b):
-            address, keys = libvirt.lab.addresses[0], self.keys(libvirt.name)
+            local = here and libvirt is self.libvirts.a
             lines += [
                 f"[hosts.{libvirt.name}]",
-                f'uri = "libvirt+ssh://root@{address}:{PORT}/system"',
+                *(['uri = "libvirt:///system"'] if local else self._over_ssh(libvirt)),
                 f'folder = "{self.folder}/{libvirt.name}"',
-                f'identity = "{keys}/identity"',
-                f'known_hosts = "{keys}/known_hosts"',
                 f'channel_folder = "{libvirt.folder}/sockets"',
+                f'certificate_name = "{libvirt.name}.example"',
                 f'peer = "{libvirt.remote}"' if peer else "",
                 f"[[hosts.{libvirt.name}.links]]",
-                f'address = "{address}"',
+                f'address = "{libvirt.lab.addresses[0]}"',
+                'rate = "1 Gbit/s"',
                 "trusted = true",
             ]
         self.config.write_text("\n".join([*lines, more]))
+
+    def _over_ssh(self, libvirt: Libvirt) -> list[str]:
+        address, keys = libvirt.lab.addresses[0], self.keys(libvirt.name)
+        return [
+            f'uri = "libvirt+ssh://root@{address}:{PORT}/system"',
+            f'identity = "{keys}/identity"',
+            f'known_hosts = "{keys}/known_hosts"',
+        ]
 
 
 @asynccontextmanager

@@ -9,15 +9,20 @@ from pathlib import Path
 
 import pytest
 
+from contract.certificates import Authority
 from far.hosts import PORT, SSHD
+from libvirtd import daemons
 from libvirtd.conftest import Hosts
 from libvirtd.daemons import Libvirts
 from libvirtd.person import Person, person
-from libvirtd.test_moves import persisted, remembered
+from libvirtd.test_moves import persisted, remembered, still
+from libvirtd.test_private import certified
 from storage.guests import disk_vm, sparse
 from whimbrel.errors import ExitCode
 from whimbrel.hypervisors.libvirt.domain_xml import domain_xml
 from whimbrel.hypervisors.libvirt.machine import LibvirtMachine
+from whimbrel.hypervisors.libvirt.translate import under_way
+from whimbrel.lab.paced import Pacing, firmware
 from whimbrel.model.inventory import Disk
 from whimbrel.model.scenario import Load
 from whimbrel.model.units import MIB, PAGE
@@ -208,6 +213,69 @@ async def test_over_a_network_that_nobody_trusts_it_is_said_what_helps(
     said = await at.whimbrel("move", VM, "--to", "b", "--encryption", "never", *FAST)
     assert said.code in MOVED, said.errors
     assert "UNENCRYPTED" in said.errors
+
+
+@pytest.fixture
+async def certificates(libvirts: Libvirts) -> AsyncIterator[None]:
+    ours, pair = Authority("ours"), (libvirts.a, libvirts.b)
+    for libvirt in pair:
+        await certified(libvirt, ours)
+    yield
+    for libvirt in pair:
+        await libvirt.configure()
+
+
+@pytest.mark.usefixtures("certificates")
+async def test_libvirts_own_certificates_encrypt_what_must_be_encrypted(
+    hosts: Hosts, at: Person
+) -> None:
+    await hosts.a.start(replace(disk_vm([]), name=VM))
+    said = await at.whimbrel("move", VM, "--to", "b", "--encryption", "always", *FAST)
+    assert said.code in MOVED, said.errors
+    assert "travel encrypted" in said.errors
+    assert await at.places(VM) == ["b"]
+    said = await at.whimbrel(
+        "plan", VM, "--to", "a", "--survey", "quick", "--encryption", "always", "--json"
+    )
+    assert said.json["chosen"]["tuning"]["encrypted"] is True, said.output
+
+
+async def test_on_a_host_itself_the_other_way_is_the_same(hosts: Hosts, at: Person) -> None:
+    at.write(here=True)
+    await started(hosts, at)
+    for to in ("b", "a"):
+        said = await at.whimbrel("move", VM, "--to", to, *FAST)
+        assert said.code in MOVED, said.errors
+        assert await at.places(VM) == [to]
+    await whole(at, "a")
+
+
+async def test_a_move_leaves_to_others_what_it_was_told_to(hosts: Hosts, at: Person) -> None:
+    await started(hosts, at)
+    words = ("--leave", "50%", "--cpu-budget", "1")
+    said = await at.whimbrel("move", VM, "--to", "b", *words, *FAST)
+    assert said.code in MOVED, said.errors
+    assert "a: the move may use 1 cores" in said.errors
+    assert await at.places(VM) == ["b"]
+
+
+async def test_what_virsh_has_begun_can_be_looked_at(
+    hosts: Hosts, at: Person, libvirts: Libvirts
+) -> None:
+    full = firmware(Pacing(first=MIB, pages=32 * MIB // PAGE, rate=1), libvirts.folder)
+    machine = await hosts.a.start(replace(still(libvirts), firmware=full, name=VM))
+    domain = await machine.domain()
+    words = ["virsh", "--connect", at.libvirts.a.uri, "migrate", "--live", "--p2p"]
+    words += ["--bandwidth", "1", "--migrateuri", f"tcp://{at.libvirts.b.lab.addresses[0]}"]
+    words += [VM, at.libvirts.b.remote]
+    moving = asyncio.create_task(daemons.said(words))
+    while not under_way(await domain.job()):  # noqa: ASYNC110 - no event tells of it
+        await asyncio.sleep(0.05)
+    looked = await at.whimbrel("watch", VM, "--on", "a", "--json")
+    assert looked.code == ExitCode.DONE, looked.errors
+    assert "completed" in looked.output.splitlines()[-1]
+    await moving
+    assert await at.places(VM) == ["b"]
 
 
 async def test_ctrl_c_leaves_the_guest_where_it_is(hosts: Hosts, at: Person) -> None:

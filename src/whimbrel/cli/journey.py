@@ -124,7 +124,7 @@ async def begun(session: Session, asked: Asked) -> Journey:
     if asked.method is Method.ENCRYPTED:
         policy = Encryption.ALWAYS
     used = [each for way in (link, *further) for each in (way, *towards(source, way))]
-    certificates = here.credentials(credentials_between(source, destination))
+    certificates = here.credentials(credentials_between(source, destination), destination)
     ruling = ruled(
         policy, used, able_here, able_there, method=asked.method, credentials=certificates
     )

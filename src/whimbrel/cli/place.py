@@ -59,10 +59,10 @@ class Place(Protocol):
     async def afterwards(self, vm: str, there: "Place", /) -> list[Check]:
         """Return what is left here of a VM that has moved there, and what became of it there."""
 
-    def credentials(self, named: X509 | None) -> X509 | None:
-        """Return the certificates that encrypt moves from here: those that both hosts name, if any.
+    def credentials(self, named: X509 | None, there: Host, /) -> X509 | None:
+        """Return the certificates that encrypt a move from here to a host.
 
-        None: a key is made for each move.
+        None: a key is made for it. `named` are those that both hosts name, if they do.
         """
 
     def looks(self, vm: str) -> AsyncIterator[Event]:
@@ -106,7 +106,7 @@ class QemuPlace:
         still = f"Its process on {name} is still there, stopped."
         return [failed("source", still, f"whimbrel recover {vm}")]
 
-    def credentials(self, named: X509 | None) -> X509 | None:
+    def credentials(self, named: X509 | None, _: Host, /) -> X509 | None:
         """See `Place.credentials`."""
         return named
 
@@ -164,9 +164,9 @@ class LibvirtPlace:
         defined = self._defined.get(vm, False)
         return await at_home(self.hypervisor, vm, defined=defined, there=there.hypervisor)
 
-    def credentials(self, named: X509 | None) -> X509 | None:
+    def credentials(self, _: X509 | None, there: Host, /) -> X509 | None:
         """See `Place.credentials`; libvirt has its own, and nothing else to encrypt with."""
-        return named or X509("", "")
+        return X509("", "", there.certificate_name)
 
     async def looks(self, vm: str) -> AsyncIterator[Event]:
         """See `Place.looks`; libvirt tells everybody who listens."""

@@ -172,9 +172,6 @@ def problems(keys: FileKeys) -> Iterator[tuple[Place, str]]:
                 if getattr(host, key) is not None:
                     yield ("hosts", name, key), "is for hosts that SSH reaches; this one is local"
         yield from _only_for_its_kind(name, host)
-        if host.certificate_name and host.certificates is None:
-            place = ("hosts", name, "certificate_name")
-            yield place, "is for hosts whose folder of certificates is named (certificates)"
         twice = {socket for socket in host.sockets if host.sockets.count(socket) > 1}
         for socket in sorted(twice):
             yield ("hosts", name, "sockets"), f'"{socket}" is named twice'
@@ -185,13 +182,16 @@ def problems(keys: FileKeys) -> Iterator[tuple[Place, str]]:
 
 def _only_for_its_kind(name: str, host: HostKeys) -> Iterator[tuple[Place, str]]:
     if parse_uri(host.uri).libvirt:
-        for key in ("sockets", "certificates", "certificate_name", "ports"):
+        for key in ("sockets", "certificates", "ports"):
             if getattr(host, key):
                 yield ("hosts", name, key), "is for plain QEMU; libvirt runs this host"
         return
     for key in ("peer", "channel_folder"):
         if getattr(host, key) is not None:
             yield ("hosts", name, key), "is for hosts that libvirt runs; this one is plain QEMU"
+    if host.certificate_name and host.certificates is None:
+        place = ("hosts", name, "certificate_name")
+        yield place, "is for hosts whose folder of certificates is named (certificates)"
 
 
 def _same_names(keys: FileKeys) -> Iterator[tuple[Place, str]]:

@@ -75,15 +75,17 @@ class Budget:
         self._lost = lost
 
     async def attend(self, afoot: Afoot) -> None:
-        """See `Attendant.attend`."""
+        """See `Attendant.attend`; a destination that is still being built is held later."""
+        if self._source is not None and afoot.source.pid is None:
+            raise HostError(f"{self._source.site.name}: {NO_PROCESS}")
         pairs = ((self._source, afoot.source), (self._destination, afoot.destination))
-        held = [_Held(allowed, machine) for allowed, machine in pairs if allowed is not None]
+        held = [
+            _Held(allowed, machine, self._told) for allowed, machine in pairs if allowed is not None
+        ]
         try:
-            for each in held:
-                self._told(told(each.allowance, await each.renew()))
             while held:
-                await asyncio.sleep(RENEW_EVERY)
                 await asyncio.gather(*(each.renew() for each in held))
+                await asyncio.sleep(RENEW_EVERY)
         finally:
             await _release(held)
 
@@ -93,29 +95,35 @@ class Budget:
 
 
 class _Held:
-    def __init__(self, allowance: Allowance, machine: Machine) -> None:
-        if machine.pid is None:
-            raise HostError(f"{allowance.site.name}: {NO_PROCESS}")
-        self.allowance = allowance
-        self._pid = machine.pid
+    def __init__(self, allowance: Allowance, machine: Machine, tell: Callable[[str], None]) -> None:
+        self._allowance, self._machine, self._tell = allowance, machine, tell
+        self._pid: int | None = None
 
-    async def renew(self) -> dict[str, Any]:
-        asked = self.allowance
+    async def renew(self) -> None:
+        """Hold the threads for another lease; tell of it the first time."""
+        asked, pid = self._allowance, self._machine.pid
+        if pid is None:
+            return
+        first, self._pid = self._pid is None, pid
         answer: dict[str, Any] = await asked.site.ask(
             "confine",
             within=ANSWER_WITHIN,
-            pid=self._pid,
+            pid=pid,
             cores=asked.cores,
             lease=LEASE,
             vcpus=list(asked.vcpus),
             interface=asked.interface,
         )
-        return answer
+        if first:
+            self._tell(told(asked, answer))
 
     async def release(self) -> None:
+        if self._pid is None:
+            return
         # A host that cannot be reached undoes it by itself when the lease is over.
         with suppress(HostError):
-            await self.allowance.site.ask("release_threads", within=ANSWER_WITHIN, pid=self._pid)
+            site = self._allowance.site
+            await site.ask("release_threads", within=ANSWER_WITHIN, pid=self._pid)
 
 
 async def _release(held: Sequence[_Held]) -> None:

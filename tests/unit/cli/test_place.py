@@ -1,5 +1,6 @@
 """Between which hosts a move leads, and what runs the VMs there."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -55,13 +56,14 @@ def test_where_no_shell_leads_nothing_moves(pair: tuple[Host, Host]) -> None:
         refuse_unlike(*pair)
 
 
-def test_libvirt_encrypts_with_certificates_of_its_own_unless_others_are_named() -> None:
-    named = X509("/pki", "/pki")
+def test_libvirt_encrypts_with_certificates_of_its_own_which_carry_the_hosts_name() -> None:
     libvirt = LibvirtPlace(LibvirtHost("b", "qemu:///system"))
-    assert libvirt.credentials(None) == X509("", "")
-    assert libvirt.credentials(named) is named
+    assert libvirt.credentials(None, HERE) == X509("", "")
+    named = replace(HERE, certificate_name="c.example.org")
+    assert libvirt.credentials(None, named) == X509("", "", "c.example.org")
     qemu = QemuPlace(ResidentHost("a", cast("Any", None)))
-    assert qemu.credentials(None) is None
+    assert qemu.credentials(None, QEMU) is None
+    assert qemu.credentials(X509("/pki", "/pki"), QEMU) == X509("/pki", "/pki")
 
 
 class Looked:

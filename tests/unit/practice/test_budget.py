@@ -75,6 +75,20 @@ async def test_both_hosts_hold_their_process_until_the_move_is_over() -> None:
     assert heard.errors == []
 
 
+async def test_a_destination_that_is_built_meanwhile_is_held_once_it_is_there() -> None:
+    a, b, heard = Holding("a"), Holding("b"), Heard()
+    both = Budget(Allowance(a, 1.0), Allowance(b, 1.0), told=heard.words.append, lost=heard.fails)
+    here, there = FakeMachine(pid=7), FakeMachine(pid=None)
+    async with attended([both], Afoot(FakeMigration(here, []), here, there, lambda: None)):
+        await a.renewed.wait()
+        assert b.asked == []
+        there.pid = 8
+        await b.renewed.wait()
+    assert b.asked[-1] == ("release_threads", 8)
+    assert len(heard.words) == 2
+    assert heard.errors == []
+
+
 async def test_a_host_that_is_lost_is_told_and_the_other_let_go() -> None:
     a, b, heard = Holding("a", breaks_after=2), Holding("b"), Heard()
     both = Budget(Allowance(a, 1.0), Allowance(b, 1.0), told=heard.words.append, lost=heard.fails)
