@@ -83,9 +83,11 @@ class Budget:
             _Held(allowed, machine, self._told) for allowed, machine in pairs if allowed is not None
         ]
         try:
+            for each in held:
+                await each.renew()  # one by one: the source is told of first
             while held:
-                await asyncio.gather(*(each.renew() for each in held))
                 await asyncio.sleep(RENEW_EVERY)
+                await asyncio.gather(*(each.renew() for each in held))
         finally:
             await _release(held)
 
