@@ -120,6 +120,8 @@ def test_an_interrupted_lab_keeps_the_runs_that_are_over(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_lab_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    if signal.getsignal(number) is signal.SIG_IGN:
+        pytest.skip(f"whoever started the tests has {number.name} ignored, as nohup does")
     with running("lab", *TINY, "--link", "20 Mbit/s", "--results", str(tmp_path)) as process:
         owner = Owner.of(process.pid)
         until(lambda: moving(owner), "a move began")
