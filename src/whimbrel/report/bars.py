@@ -112,7 +112,7 @@ def _time_bar(axes: Axes, place: int, row: Row, wall: Spread, theme: Theme) -> N
     baseline = row.method is Method.QEMU_DEFAULT
     words = [] if row.faster is None or baseline else [f"{row.faster:.1f}{TIMES}"]
     words += [row.memory.value] if row.memory is Memory.CORRUPT else []
-    words += [f"{row.completed} of {row.runs} runs"] if row.note else []
+    words += [f"{row.completed} of {row.runs} runs"] if row.completed != row.runs else []
     value(axes, (wall.highest, place), format_time(wall.median), theme, "  ".join(words))
 
 
