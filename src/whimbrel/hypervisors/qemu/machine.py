@@ -184,8 +184,10 @@ class QemuReception:
         while True:
             try:
                 await self._urgently("migrate-recover", arguments)
-            except CommandRefused:
-                if clock() >= until:
+            except CommandRefused as error:
+                # Its own listening for the lost connection may be about to end only now.
+                more = _PAUSES_WITHIN if "Address already in use" in error.what else 0.0
+                if clock() >= until + more:
                     raise
                 # Urgent commands are all it answers for sure, and none waits for the pause.
                 await asyncio.sleep(_TRY_AGAIN)
