@@ -89,6 +89,8 @@ def record_of(
     how: Decided,
     last: Attempt,
     began: float,
+    *,
+    ending: Ending,
     copied: StorageCopied | None = None,
 ) -> MoveRecord:
     """Return the move as a history keeps it: its last attempt, with the survey before the first.
@@ -98,6 +100,7 @@ def record_of(
         how: What was decided, and said of it.
         last: The attempt that counts.
         began: When it was asked for, seconds since 1970-01-01 UTC.
+        ending: How it ended, as was seen afterwards.
         copied: The disks that arrived with it; None: none.
     """
     seen = last.outcome
@@ -109,7 +112,7 @@ def record_of(
         vm=journey.asked.vm,
         method=how.method,
         tuning=last.tuning,
-        ending=seen.ending,
+        ending=ending,
         observed=MoveFigures(
             total_time=seen.total_time,
             preparation_time=seen.preparation_time,

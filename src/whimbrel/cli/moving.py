@@ -54,7 +54,9 @@ async def carried_out(
         done = await attempts(request, screen, renewed=renewed, anew=screen.begins_anew)
     last = done[-1]
     checks, outcome = await afterwards(journey, last)
+    lost_since = last.outcome.runs_on is not None and outcome.runs_on is None
     copied = _copied(requests[-1], how)
+    record = record_of(journey, how, last, began, ending=outcome.ending, copied=copied)
     return MoveSaid(
         vm=journey.asked.vm,
         source=journey.source.name,
@@ -65,10 +67,10 @@ async def carried_out(
         prediction=how.prediction,
         checks=checks,
         missed=missed(outcome, journey.wish),
-        number=remember(record_of(journey, how, last, began, copied), screen),
+        number=remember(record, screen),
         encryption=journey.ruling.reason,
         left=last.moved.left,
-        over=last.moved.over or (outcome is not last.outcome and outcome.runs_on is None),
+        over=last.moved.over or lost_since,
         copied=copied,
     )
 

@@ -177,14 +177,15 @@ def learnt(
     """
     here = [each for each in past if (each.source, each.destination) == (source, destination)]
     last = here[-LAST:]
-    alike = [each for each in last if each.survey and _alike(each.survey.link, link)]
+    like = [each for each in last if each.survey and alike(each.survey.link, link)]
     corrections, over_it = (
-        calibrate(each, source, destination, before=math.inf, rules=rules) for each in (last, alike)
+        calibrate(each, source, destination, before=math.inf, rules=rules) for each in (last, like)
     )
     return replace(corrections, link=over_it.link)
 
 
-def _alike(one: LinkProfile, other: LinkProfile) -> bool:
+def alike(one: LinkProfile, other: LinkProfile) -> bool:
+    """Tell whether two links, as they were surveyed, may be one."""
     return abs(math.log(one.goodput_for(1) / other.goodput_for(1))) < ALIKE
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from whimbrel.model.memory import LinkProfile
 from whimbrel.model.record import MoveRecord
-from whimbrel.theory.calibrate import ALIKE, DOUBT, LAST, WIDEST
+from whimbrel.theory.calibrate import DOUBT, LAST, WIDEST, alike
 from whimbrel.theory.storage import BEGINNING
 
 TELLING = 2.0
@@ -53,7 +53,7 @@ def copy_pace(
         and each.ended < before
         and each.completed
         and each.survey is not None
-        and _alike(each.survey.link, link)
+        and alike(each.survey.link, link)
     ]
     past.sort(key=lambda each: each.ended)
     told = [factor for each in past if (factor := pace_of(each)) is not None]
@@ -71,8 +71,3 @@ def pace_of(record: MoveRecord) -> float | None:
         return None  # it went as fast as it was let, or tells of its beginning only
     ratio = (said.time.p50 - BEGINNING[1]) / (took - BEGINNING[1])
     return min(max(said.pace * ratio, 1 / WIDEST), WIDEST)
-
-
-def _alike(one: LinkProfile, other: LinkProfile) -> bool:
-    """Tell whether two links may be one, as calibrate.py judges."""
-    return abs(math.log(one.goodput_for(1) / other.goodput_for(1))) < ALIKE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from whimbrel.hypervisors.libvirt.disk_xml import target_of
 from whimbrel.model.preflight import DiskState
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def disk_states(
         driver = made.find("driver")
         cache = "" if driver is None else driver.get("cache", "")
         read_only = disk.read_only or made.get("device") in _REMOVABLE
-        size, allocated = sizes.get(_target(made), (0, 0))
+        size, allocated = sizes.get(target_of(made), (0, 0))
         yield DiskState(
             name=disk.name,
             chain=chain,
@@ -54,12 +55,7 @@ def disk_states(
 
 def targets(root: Tree.Element) -> list[str]:
     """Return the targets of the disks with an image in them: the words by which libvirt asks."""
-    return [_target(made) for made in root.findall("devices/disk") if any(_chain(made))]
-
-
-def _target(made: Tree.Element) -> str:
-    target = made.find("target")
-    return "" if target is None else target.get("dev", "")
+    return [target_of(made) for made in root.findall("devices/disk") if any(_chain(made))]
 
 
 def _chain(made: Tree.Element) -> Iterator[str]:

@@ -76,7 +76,7 @@ def disk_name(made: Tree.Element) -> str:
     """Return its name: one that somebody chose, else libvirt's, the same alive and defined."""
     alias = made.find("alias")
     name = "" if alias is None else alias.get("name", "")
-    return name.removeprefix("ua-") if name.startswith("ua-") else _target(made)
+    return name.removeprefix("ua-") if name.startswith("ua-") else target_of(made)
 
 
 def path_of(made: Tree.Element) -> str:
@@ -86,7 +86,8 @@ def path_of(made: Tree.Element) -> str:
     return place.get("file") or place.get("dev") or place.get("volume") or place.get("name") or ""
 
 
-def _target(made: Tree.Element) -> str:
+def target_of(made: Tree.Element) -> str:
+    """Return libvirt's name of a disk (vda)."""
     target = made.find("target")
     return "" if target is None else target.get("dev", "")
 
@@ -102,7 +103,7 @@ def _looked_at(made: Tree.Element) -> DiskSeen:
         kind = "raw" if image is None else _format(image, "format")
     return DiskSeen(
         disk_name(made),
-        _target(made),
+        target_of(made),
         tuple(chain),
         read_only=made.find("readonly") is not None,
         copy="" if mirror is None else path_of(mirror) or "elsewhere",

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from whimbrel.model.method import PreparedMemory
 
 _KINDS = {"kvm": "kvm", "tcg": "qemu"}
-_UNITS = {
+UNITS = {
     "b": 1,
     "bytes": 1,
     "KB": 1000,
@@ -40,6 +40,7 @@ _UNITS = {
     "T": 1024**4,
     "TiB": 1024**4,
 }
+"""Bytes of each unit that libvirt writes."""
 
 
 def domain_xml(vm: Vm, sockets: str | None = None) -> str:
@@ -222,7 +223,7 @@ def _described(root: Tree.Element) -> Vm:
     pages = root.find("memory")
     return Vm(
         name=root.findtext("name", ""),
-        memory=0 if pages is None else int(pages.text or 0) * _UNITS[pages.get("unit", "KiB")],
+        memory=0 if pages is None else int(pages.text or 0) * UNITS[pages.get("unit", "KiB")],
         vcpus=int(root.findtext("vcpu", "1")),
         accelerator="kvm" if root.get("type") == "kvm" else "tcg",
         kernel=Path(kernel) if kernel else None,

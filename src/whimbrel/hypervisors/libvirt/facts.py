@@ -15,7 +15,8 @@ from xml.etree import ElementTree as Tree  # noqa: ICN001 - no abbreviations
 
 from whimbrel.errors import ProtocolError
 from whimbrel.hypervisors.libvirt.disk_facts import disk_states
-from whimbrel.hypervisors.libvirt.domain_xml import described
+from whimbrel.hypervisors.libvirt.disk_xml import target_of
+from whimbrel.hypervisors.libvirt.domain_xml import UNITS, described
 from whimbrel.model.preflight import HypervisorFacts, MachineFacts
 
 if TYPE_CHECKING:
@@ -72,7 +73,6 @@ _JUDGED_ALONE = {"invtsc"}
 """Features that a check of their own looks at; a destination cannot be asked for all others."""
 
 _HUGE = 2 << 20
-_UNITS = {"b": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
 
 @dataclass(frozen=True)
@@ -201,8 +201,8 @@ def _blocked(root: Tree.Element, told: Told) -> Iterator[str]:
             yield f"{_alias(device)} is a SCSI device of the host"
     for disk in root.findall("devices/disk"):
         if disk.get("type") in {"volume", "nvme", "dir"}:
-            kind = disk.get("type")
-            yield f'{_target(disk)} is a disk of the type "{kind}", which whimbrel does not look at'
+            name, kind = target_of(disk), disk.get("type")
+            yield f'{name} is a disk of the type "{kind}", which whimbrel does not look at'
 
 
 def _devices(root: Tree.Element) -> Iterator[tuple[str, str]]:
@@ -272,7 +272,7 @@ def _huge_page(root: Tree.Element) -> int:
     page = pages.find("page")
     if page is None:
         return _HUGE
-    return int(page.get("size", "0")) * _UNITS.get(page.get("unit", "KiB"), 1 << 10)
+    return int(page.get("size", "0")) * UNITS[page.get("unit", "KiB")]
 
 
 def _jobs(told: Told) -> Iterator[str]:
@@ -317,7 +317,3 @@ def _get(element: Tree.Element | None, name: str) -> str:
 
 def _alias(device: Tree.Element) -> str:
     return _get(device.find("alias"), "name").removeprefix("ua-") or device.tag
-
-
-def _target(disk: Tree.Element) -> str:
-    return _get(disk.find("target"), "dev")

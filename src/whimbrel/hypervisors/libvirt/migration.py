@@ -282,16 +282,18 @@ class LibvirtMigration:
         runs = state is State.RUNNING and not self._hurried
         if not (waits or runs):
             return []
-        await self._given_away()
-        return self._enter(Phase.COMPLETED)
+        # Else libvirt's call tells, as soon as it returns: a guest that stands there may not be
+        # let go on while it runs here.
+        return self._enter(Phase.COMPLETED) if await self._given_away() or runs else []
 
-    async def _given_away(self) -> None:
-        """Wait until the source says too that its guest stands: its word may come later."""
+    async def _given_away(self) -> bool:
+        """Tell whether the source says too that its guest stands; its word may come later."""
         until = self._clock() + _SAYS_SO_WITHIN
-        while True:
-            if not (await self._domain.state()).runs or self._clock() > until:
-                return
+        while (await self._domain.state()).runs:
+            if self._clock() > until:
+                return False
             await asyncio.sleep(_ASK_AGAIN)
+        return True
 
     async def _ending(self) -> list[PhaseChange]:
         """Tell what it means that libvirt's call has returned."""

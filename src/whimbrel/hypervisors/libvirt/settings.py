@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from whimbrel.errors import ConfigError, Unsupported
 from whimbrel.model.inventory import Capability
 from whimbrel.model.migration import Side
+from whimbrel.model.tls import CLIENT_FILES, SERVER_FILES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,11 +25,7 @@ PORTS = range(49152, 49216)
 CERTIFICATES = "/etc/pki/qemu"
 """Where libvirt looks for certificates unless its qemu.conf says otherwise."""
 
-_AUTHORITY = "ca-cert.pem"
-_OWN = {
-    Side.SOURCE: ("client-cert.pem", "client-key.pem"),
-    Side.DESTINATION: ("server-cert.pem", "server-key.pem"),
-}
+_FILES = {Side.SOURCE: CLIENT_FILES, Side.DESTINATION: SERVER_FILES}
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,7 @@ class Settings:
         elif not self.rdma:
             reason = "no RDMA device on this host (/sys/class/infiniband is empty)"
             reasons |= dict.fromkeys((Capability.RDMA, Capability.RDMA_PIN_ALL), reason)
-        if all(self.missing(side) for side in _OWN):
+        if all(self.missing(side) for side in _FILES):
             reasons[Capability.TLS_X509] = self._without(self.missing(Side.DESTINATION))
         return reasons
 
@@ -64,7 +61,7 @@ class Settings:
         """Return the files that one end of a move needs and that are seen not to be there."""
         if self.found is None:
             return ()
-        return tuple(each for each in (_AUTHORITY, *_OWN[side]) if each not in self.found)
+        return tuple(each for each in _FILES[side] if each not in self.found)
 
     def require(self, host: str, side: Side, credentials: X509) -> None:
         """Raise where libvirt on `host` cannot encrypt a move with these certificates.
