@@ -4,11 +4,12 @@ import asyncio
 import json
 import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from whimbrel.errors import LabError
+from whimbrel.hypervisors.qemu.process import kill
 from whimbrel.lab.hosts import LabHost
 from whimbrel.lab.streams import PROGRAM
 from whimbrel.sites.onsite.links import PATIENCE
@@ -103,8 +104,7 @@ async def _end(host: LabHost, *words: str) -> AsyncIterator[_Process]:
     try:
         yield process
     finally:
-        with suppress(ProcessLookupError):
-            process.kill()
+        kill(process)
         await process.communicate()
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Self
 
 from whimbrel.errors import HostError, LabError
+from whimbrel.hypervisors.qemu.process import kill
 from whimbrel.lab.hosts import LabHost
 from whimbrel.model.inventory import Capability, MigrationAddress, Vm
 from whimbrel.model.method import Tuning
@@ -108,8 +109,7 @@ async def tunnels(here: LabHost, there: LabHost) -> AsyncIterator[Tunnels]:
 
 async def ended(process: Process) -> str:
     """End a process and return what it has written to standard error."""
-    with suppress(ProcessLookupError):
-        process.kill()
+    kill(process)
     _, said = await asyncio.shield(process.communicate())
     return (said or b"").decode(errors="replace").strip()
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from whimbrel.errors import HostError
 from whimbrel.hypervisors.libvirt.domain_xml import at_destination
 from whimbrel.hypervisors.libvirt.machine import LibvirtMachine
+from whimbrel.hypervisors.qemu.process import kill
 from whimbrel.lab.libvirts import LabLibvirt
 from whimbrel.lab.stage import End, Stage
 from whimbrel.model.migration import Phase, PhaseChange, Side
@@ -122,8 +123,7 @@ class _Journey:
                 await abort.wait()
                 await asyncio.wait({said}, timeout=_ABORTS_WITHIN)
         finally:
-            if process.returncode is None:
-                process.kill()
+            kill(process)
         _, error = await asyncio.shield(said)
         return process.returncode or 0, error.decode(errors="replace").strip()
 

@@ -11,12 +11,12 @@ Real hosts have no such layer below them, and nothing else is changed by it.
 import asyncio
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
 import psutil
 
+from whimbrel.hypervisors.qemu.process import kill
 from whimbrel.model.units import GIB
 
 _RESERVE = 2 * GIB
@@ -81,7 +81,6 @@ class WarmMemory:
             await self.held()
         finally:
             self._holder = None
-            with suppress(ProcessLookupError):
-                holder.kill()
+            kill(holder)
             # Not cut short by a cancellation: nothing of the lab may outlive it.
             await asyncio.shield(holder.communicate())

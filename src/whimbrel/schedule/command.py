@@ -75,8 +75,10 @@ class Command:
 
     def interrupt(self) -> None:
         """Tell it what Ctrl-C tells: it calls its move back, or finishes it where it must."""
-        with suppress(ProcessLookupError):
-            self._process.send_signal(signal.SIGINT)
+        # Its own `send_signal` would take the exit code of one that has just ended from asyncio.
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.kill(self._process.pid, signal.SIGINT)
 
 
 def _tail(file: IO[bytes]) -> str:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import shlex
 import shutil
+import signal
 from asyncio.subprocess import DEVNULL
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -224,10 +225,19 @@ async def _spawn(words: Sequence[str], folder: Path) -> asyncio.subprocess.Proce
         log.close()
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
+def kill(process: asyncio.subprocess.Process) -> None:
+    """Kill a child unless it has ended.
+
+    Its own `kill` looks first whether it has, and takes its end away from asyncio if so (CPython,
+    Popen.send_signal): asyncio then complains of a child that it does not know.
+    """
     if process.returncode is None:
-        with suppress(ProcessLookupError):  # it may end between the two lines
-            process.kill()
+        with suppress(ProcessLookupError):  # it has ended, and asyncio will hear of it
+            os.kill(process.pid, signal.SIGKILL)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    kill(process)
     await process.wait()
 
 
