@@ -20,7 +20,15 @@ from whimbrel.cli.options import VmName, complete_hosts
 from whimbrel.config import Config
 from whimbrel.errors import ConfigError
 from whimbrel.model.inventory import Host
-from whimbrel.model.method import Method, PreparedMemory, Settings
+from whimbrel.model.method import (
+    Method,
+    Postcopy,
+    PreparedMemory,
+    Settings,
+    Transport,
+    Tuning,
+    rdma_refusal,
+)
 from whimbrel.model.plan import Goal, Wish
 from whimbrel.model.policy import LONGEST_DOWNTIME, Encryption
 from whimbrel.model.storage import Extent
@@ -178,6 +186,7 @@ class Asked:
             raise ConfigError(
                 "--chain says how disks are copied, and none is.", "Add --storage PATH."
             )
+        self._check_rdma()
         if self.limit is not None:
             parse_rate(self.limit)
         if self.leave is not None:
@@ -194,6 +203,24 @@ class Asked:
                     f"A downtime of {self.max_downtime} cannot be asked for.",
                     f"QEMU takes 1 ms to {LONGEST_DOWNTIME:.0f} s.",
                 )
+
+    def _check_rdma(self) -> None:
+        if self.method is not Method.RDMA:
+            if self.pin_all and self.method is not Method.AUTO:
+                raise ConfigError(
+                    f"--pin-all is for RDMA; {self.method} pins nothing.",
+                    "Leave it out, or move by RDMA: --method rdma",
+                )
+            return
+        asked = Tuning(
+            transport=Transport.RDMA,
+            channels=self.channels,
+            postcopy=Postcopy.IF_STALLED if self.postcopy else Postcopy.NEVER,
+            multipath=self.prepare_network,
+        )
+        refusal = rdma_refusal(asked)
+        if refusal is not None:
+            raise ConfigError(*refusal)
 
 
 def asks(**instead: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:

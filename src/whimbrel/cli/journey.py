@@ -9,7 +9,7 @@ Nothing is changed on either host by anything here.
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,11 +25,11 @@ from whimbrel.cli.ways import (
     towards,
 )
 from whimbrel.errors import ConfigError
-from whimbrel.model.check import Check, failed
+from whimbrel.model.check import Check, Result, failed
 from whimbrel.model.inventory import Capability, Host, MigrationAddress, MigrationLink, Vm
 from whimbrel.model.memory import LinkProfile
-from whimbrel.model.method import Method, Settings, tuning_for
-from whimbrel.model.plan import Wish
+from whimbrel.model.method import Method, Settings, Tuning, tuning_for
+from whimbrel.model.plan import Rejection, Wish
 from whimbrel.model.policy import Encryption
 from whimbrel.model.record import MoveRecord
 from whimbrel.model.survey import Depth
@@ -42,6 +42,7 @@ from whimbrel.practice.survey_site import SiteHost, SiteLink
 from whimbrel.report.plan import Planned
 from whimbrel.store import Store
 from whimbrel.theory.calibrate import LAST
+from whimbrel.theory.checks.hosts import RDMA
 from whimbrel.theory.sharing import parse_share
 from whimbrel.theory.situation import Earlier
 
@@ -189,7 +190,7 @@ async def planned(
     checks = await checked(journey)
     foreseen = None
     if journey.asked.survey is not Looking.NONE:
-        outset = await outset_of(journey, past)
+        outset = replace(await outset_of(journey, past), barred=_barred(checks))
         foreseen = await foresee(outset, np.random.default_rng())
     said = Planned(
         vm=journey.asked.vm,
@@ -203,8 +204,13 @@ async def planned(
     return said, foreseen
 
 
-async def checked(journey: Journey) -> tuple[Check, ...]:
-    """Return every check of the preflight."""
+async def checked(journey: Journey, tuning: Tuning | None = None) -> tuple[Check, ...]:
+    """Return every check of the preflight.
+
+    Args:
+        journey: The move.
+        tuning: How it goes, where a saved plan says so; None: as it was asked for.
+    """
     session = journey.session
     here, there = session.site(journey.source.name), session.site(journey.destination.name)
     subject = PreflightSubject(
@@ -216,8 +222,9 @@ async def checked(journey: Journey) -> tuple[Check, ...]:
         address=journey.address,
         arrival=journey.arrival,
         copies=journey.copies,
-        tuning=tuning_for(journey.asked.method, journey.settings),
+        tuning=tuning or tuning_for(journey.asked.method, journey.settings),
         further=tuple(each.address for each in journey.further),
+        choosing=tuning is None and journey.asked.method is Method.AUTO,
     )
     found = await preflight(subject)
     if journey.shared is not None:
@@ -227,6 +234,15 @@ async def checked(journey: Journey) -> tuple[Check, ...]:
         refusal = failed("encryption", journey.ruling.reason, journey.ruling.remedy)
         return (*found, refusal)
     return found
+
+
+def _barred(checks: Sequence[Check]) -> tuple[Rejection, ...]:
+    """Return the methods that checks keep out of what is weighed: RDMA, where it is hindered."""
+    return tuple(
+        Rejection(Method.RDMA, each.detail)
+        for each in checks
+        if each.name == RDMA and each.result is not Result.PASS
+    )
 
 
 async def outset_of(journey: Journey, past: Sequence[MoveRecord]) -> Outset:

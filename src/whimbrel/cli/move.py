@@ -245,7 +245,8 @@ async def _decided(
 ) -> Decided:
     if saved is not None:
         screen.works("checking both hosts")
-        return as_saved(journey, saved, await checked(journey), anyway=anyway)
+        tuning = replace(saved.tuning, encrypted=journey.address.encrypted)
+        return as_saved(journey, saved, await checked(journey, tuning), anyway=anyway)
     screen.works("checking both hosts, surveying guest and link")
     past = remembered(journey.source.name, journey.destination.name)
     said, _ = await planned(journey, past=past)

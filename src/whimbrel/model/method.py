@@ -5,6 +5,7 @@ from enum import StrEnum
 
 from whimbrel.model.inventory import Capability
 from whimbrel.model.units import MIB
+from whimbrel.model.wording import listed
 
 
 class Method(StrEnum):
@@ -188,6 +189,33 @@ class Tuning:
         }
         codec = {self.compression.codec.capability} if self.compression else set()
         return frozenset({capability for capability, needed in wanted.items() if needed} | codec)
+
+
+def rdma_refusal(tuning: Tuning) -> tuple[str, str] | None:
+    """Return why a tuning cannot be carried out by RDMA, and what to do instead; None: it can.
+
+    QEMU refuses several channels, XBZRLE and, since 10.1, post-copy beside it, which was broken
+    before (migration/options.c, migrate_rdma_caps_check); it compresses only channels, and has
+    neither TLS nor MPTCP there.
+    """
+    if tuning.transport is not Transport.RDMA:
+        return None
+    beside = {
+        ("several channels", Method.MULTICHANNEL): tuning.channels is not None,
+        ("compression", Method.COMPRESSED): tuning.compression is not None,
+        ("differences of pages (XBZRLE)", Method.XBZRLE): tuning.xbzrle_cache is not None,
+        ("post-copy", Method.POSTCOPY): tuning.postcopy is not Postcopy.NEVER,
+        ("several NICs (MPTCP)", Method.MULTINIC): tuning.multipath,
+        ("encryption", Method.ENCRYPTED): tuning.encrypted,
+    }
+    wanted = [both for both, asked in beside.items() if asked]
+    if not wanted:
+        return None
+    what, methods = listed(each for each, _ in wanted), (method for _, method in wanted)
+    return (
+        f"QEMU cannot move by RDMA together with {what}.",
+        f"Leave out the one or the other; by TCP: --method {' or '.join(methods)}",
+    )
 
 
 @dataclass(frozen=True)

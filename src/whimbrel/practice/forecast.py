@@ -17,7 +17,7 @@ import numpy as np
 from whimbrel.model.inventory import Capability
 from whimbrel.model.memory import LinkProfile, Survey
 from whimbrel.model.method import Compression, Method, Settings
-from whimbrel.model.plan import Forecast, Plan, Wish
+from whimbrel.model.plan import Forecast, Plan, Rejection, Wish
 from whimbrel.model.record import MoveRecord
 from whimbrel.model.storage import DiskLoad, StoragePrediction
 from whimbrel.model.survey import Depth, Surveyed
@@ -67,6 +67,7 @@ class Outset:
         tolerance: Seconds of standing still that its clients tolerate.
         copies: Disks that are copied beforehand, over the same link.
         together: Probes all NICs that both hosts share at once; None: there is one.
+        barred: Methods that a check keeps out, and why.
     """
 
     machine: Machine
@@ -86,6 +87,7 @@ class Outset:
     tolerance: float = TOLERATED
     copies: Sequence[DiskCopy] = ()
     together: LinkProbe | None = None
+    barred: Sequence[Rejection] = ()
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,7 @@ def _planned(outset: Outset, found: _Found, generator: np.random.Generator) -> F
         tolerance=outset.tolerance,
         headroom=headroom_left(facts.available_memory, vm.memory, facts.memory or vm.memory),
         earlier=tuple(outset.earlier),
+        barred=tuple(outset.barred),
     )
     wish = outset.wish
     if storage is not None:

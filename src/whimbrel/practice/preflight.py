@@ -12,8 +12,8 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 
-from whimbrel.model.check import Check, failed, passed
-from whimbrel.model.method import Transport
+from whimbrel.model.check import Check, Result, failed, passed
+from whimbrel.model.method import Transport, Tuning
 from whimbrel.model.preflight import HostFacts, HypervisorFacts, MachineFacts, Unknown
 from whimbrel.practice.preflight_collect import (
     DiskSight,
@@ -92,8 +92,7 @@ def _of_hosts(subject: PreflightSubject, facts: Facts) -> Iterator[Check]:
     yield hosts.boot_files(vm, source, destination)
     yield hosts.cores(vm, destination)
     yield from _of_memory(subject, facts)
-    if subject.tuning.transport is Transport.RDMA:
-        yield hosts.rdma(vm, source, destination)
+    yield from _of_rdma(subject, source, destination)
     if subject.address.mptcp:
         yield hosts.mptcp(source, destination)
     if isinstance(facts.nics, Unknown):
@@ -102,6 +101,18 @@ def _of_hosts(subject: PreflightSubject, facts: Facts) -> Iterator[Check]:
         names, needed = (source.name, destination.name), subject.tuning.multipath
         yield nics.several_nics(*facts.nics, subject.further, names, needed=needed)
     yield machine.accelerator(vm, facts.hypervisor, destination)
+
+
+def _of_rdma(
+    subject: PreflightSubject, source: HostFacts, destination: HostFacts
+) -> Iterator[Check]:
+    """Judge RDMA where it is wanted; where it would only be weighed, nothing is forbidden."""
+    vm, tuning = subject.there, subject.tuning
+    if tuning.transport is Transport.RDMA:
+        yield hosts.rdma(vm, tuning, source, destination)
+    elif subject.choosing and source.rdma and destination.rdma:
+        check = hosts.rdma(vm, Tuning(transport=Transport.RDMA), source, destination)
+        yield check if check.result is Result.PASS else replace(check, result=Result.WARN)
 
 
 def _of_export(subject: PreflightSubject, facts: Facts) -> Iterator[Check]:

@@ -65,6 +65,7 @@ class PreflightSubject:
         copies: The disks that are copied along; all others must be seen by both hosts.
         move: The identity of the move that asks, where it has marked the VM already.
         further: The destination's addresses on further NICs that both hosts share.
+        choosing: Whether the way is still to be chosen, so that what hinders RDMA is a warning.
     """
 
     machine: Machine
@@ -78,6 +79,7 @@ class PreflightSubject:
     copies: tuple[DiskCopy, ...] = ()
     move: str = ""
     further: tuple[str, ...] = ()
+    choosing: bool = False
 
     @property
     def there(self) -> Vm:

@@ -100,11 +100,13 @@ def variants(situation: Situation, settings: Settings, wish: Wish) -> Found:
     """
     allowed = within_wish(situation, settings, wish)
     found: dict[Tuning, Candidate] = {}
-    rejected: dict[tuple[Method, str], Rejection] = {}
+    rejected = {(each.method, each.reason): each for each in situation.barred}
+    barred = {each.method for each in situation.barred}
+    weighed = [method for method in WEIGHED if method not in barred]
     counts, codecs = _channels(situation, settings, wish), _codecs(situation, settings, wish)
     for count, codec in product(counts, codecs):
         chosen = replace(allowed, channels=count, compression=codec)
-        possible, refused = candidates(chosen, situation.source, situation.destination, WEIGHED)
+        possible, refused = candidates(chosen, situation.source, situation.destination, weighed)
         for each in possible:
             for form in _spread(_forms(each, situation, wish), situation):
                 found.setdefault(form.tuning, form)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from whimbrel.model.inventory import Capability
 from whimbrel.model.memory import Survey
+from whimbrel.model.plan import Rejection
 from whimbrel.theory.rules import QemuRules
 
 
@@ -37,6 +38,7 @@ class Situation:
         floor: Bytes per second that the link is promised to carry in every second; None takes
             the 10th percentile of the surveyed goodput.
         earlier: What was seen of the guest before, in any order.
+        barred: Methods that a check keeps out although both hosts can do them, and why.
     """
 
     survey: Survey
@@ -48,6 +50,7 @@ class Situation:
     headroom: float = 1.0
     floor: float | None = None
     earlier: tuple[Earlier, ...] = ()
+    barred: tuple[Rejection, ...] = ()
 
     @property
     def common(self) -> frozenset[Capability]:

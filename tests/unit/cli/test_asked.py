@@ -8,6 +8,7 @@ from typer.main import get_command
 from whimbrel.cli.asked import Asked
 from whimbrel.cli.main import program
 from whimbrel.errors import ConfigError
+from whimbrel.model.method import Method
 from whimbrel.model.storage import Extent
 
 MOVE_ALONE = {"plan", "anyway", "remove_source", "at", "when", "wait_at_most"}
@@ -37,3 +38,27 @@ def test_how_much_of_a_chain_is_said_only_of_disks_that_are_copied() -> None:
     with pytest.raises(ConfigError, match="--chain"):
         Asked("db", "b", chain=Extent.TOP).check()
     Asked("db", "b", chain=Extent.TOP, storage=["/srv"]).check()
+
+
+@pytest.mark.parametrize(
+    ("flags", "beside", "instead"),
+    [
+        ({"channels": 4}, "several channels", Method.MULTICHANNEL),
+        ({"postcopy": True}, "post-copy", Method.POSTCOPY),
+        ({"prepare_network": True}, "several NICs", Method.MULTINIC),
+    ],
+)
+def test_what_cannot_be_had_by_rdma_is_refused_with_what_does_it_by_tcp(
+    flags: dict[str, Any], beside: str, instead: Method
+) -> None:
+    with pytest.raises(ConfigError, match=beside) as refused:
+        Asked("db", "b", method=Method.RDMA, **flags).check()
+    assert f"--method {instead}" in refused.value.hint
+    Asked("db", "b", **flags).check()
+    Asked("db", "b", method=Method.RDMA, postcopy=False, pin_all=True).check()
+
+
+def test_memory_is_pinned_beforehand_by_rdma_only() -> None:
+    with pytest.raises(ConfigError, match="--pin-all"):
+        Asked("db", "b", method=Method.TCP, pin_all=True).check()
+    Asked("db", "b", pin_all=True).check()

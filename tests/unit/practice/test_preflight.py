@@ -375,6 +375,23 @@ async def test_transports_are_checked_where_they_are_wanted() -> None:
     assert result(checks, "MPTCP") is Result.FAIL
 
 
+async def test_where_the_way_is_still_to_be_chosen_what_hinders_rdma_is_a_warning() -> None:
+    def able(memlock: int | None) -> Mapping[str, Reply]:
+        return {"preflight_host": lambda **_: {**host("x"), "rdma": ["r"], "memlock": memlock}}
+
+    weighed = {
+        memlock: replace(subject(able(None), able(memlock)), choosing=True)
+        for memlock in (None, 1 << 16)
+    }
+    assert result(await preflight(weighed[None]), "RDMA") is Result.PASS
+    checks = await preflight(weighed[1 << 16])
+    assert result(checks, "RDMA") is Result.WARN
+    [found] = [check for check in checks if check.name == "RDMA"]
+    assert "only 64 KiB may be pinned" in found.detail
+    without = replace(subject(able(None)), choosing=True)
+    assert "RDMA" not in {check.name for check in await preflight(without)}
+
+
 async def test_a_move_claims_memory_and_gives_it_up_whatever_happens() -> None:
     site = FakeSite("b", {"claim_memory": lambda **_: {}, "release_memory": lambda **_: True})
     with pytest.raises(RuntimeError):

@@ -17,7 +17,7 @@ from whimbrel.model.method import (
     Settings,
     Tuning,
 )
-from whimbrel.model.plan import Candidate, Forecast, Wish
+from whimbrel.model.plan import Candidate, Forecast, Rejection, Wish
 from whimbrel.theory.candidates import WEIGHED, aids, variants, within_wish
 from whimbrel.theory.rules import QemuRules
 from whimbrel.theory.simulate import predict
@@ -100,6 +100,13 @@ def test_what_a_host_lacks_is_ruled_out_once_with_its_reason() -> None:
     [refusal] = [each for each in rejected if each.method is not Method.MULTINIC]
     assert refusal.method is Method.RDMA
     assert "rdma" in refusal.reason
+
+
+def test_what_a_check_keeps_out_is_not_weighed_and_told_in_its_words() -> None:
+    barred = (Rejection(Method.RDMA, "On b only 64 KiB may be pinned."),)
+    possible, rejected = variants(situation(barred=barred), SETTINGS, WISH)
+    assert {each.method for each in possible} == set(WEIGHED) - {Method.MULTINIC, Method.RDMA}
+    assert [each.reason for each in rejected if each.method is Method.RDMA] == [barred[0].reason]
 
 
 def test_certificates_encrypt_where_no_key_can() -> None:

@@ -33,7 +33,7 @@ from whimbrel.hypervisors.qemu.translate import (
     parameters_for,
 )
 from whimbrel.model.inventory import Capability, MigrationAddress, Vm
-from whimbrel.model.method import Postcopy, Transport
+from whimbrel.model.method import Postcopy, Transport, rdma_refusal
 from whimbrel.model.migration import Phase
 
 if TYPE_CHECKING:
@@ -164,25 +164,9 @@ def _agree(tuning: Tuning, address: MigrationAddress) -> None:
         raise ConfigError("The move shall be encrypted, but there is no key for it.")
     if address.encrypted and tuning.transport is Transport.RDMA:
         raise Unsupported("QEMU cannot encrypt a move by RDMA.", "Choose another method.")
-    beside = _beside_rdma(tuning)
-    if beside:
-        raise Unsupported(
-            f"QEMU cannot move by RDMA together with {', '.join(beside)}.",
-            "Leave out the one or the other.",
-        )
-
-
-def _beside_rdma(tuning: Tuning) -> list[str]:
-    """Return what a tuning asks for that QEMU refuses beside RDMA, or does not do by it."""
-    if tuning.transport is not Transport.RDMA:
-        return []
-    asked = {
-        "several channels": tuning.channels is not None,
-        "differences of pages (XBZRLE)": tuning.xbzrle_cache is not None,
-        "post-copy": tuning.postcopy is not Postcopy.NEVER,
-        "MPTCP": tuning.multipath,
-    }
-    return [what for what, wanted in asked.items() if wanted]
+    refusal = rdma_refusal(tuning)
+    if refusal is not None:
+        raise Unsupported(*refusal)
 
 
 async def _encrypt(machine: QemuMachine, address: MigrationAddress, endpoint: Endpoint) -> None:

@@ -2,6 +2,7 @@
 
 from whimbrel.model.check import Check, failed, passed, warned
 from whimbrel.model.inventory import Vm
+from whimbrel.model.method import Tuning, rdma_refusal
 from whimbrel.model.preflight import HostFacts, MemoryFacts
 from whimbrel.model.units import MIB, format_size
 
@@ -13,6 +14,9 @@ OVERHEAD_SHARE = 1 / 256
 
 SCARCE = 0.05
 """Share of the guest's memory that should stay free at the destination beyond it."""
+
+RDMA = "RDMA"
+"""Name of the check of it."""
 
 CLOCK_TOLERANCE = 0.5
 """Seconds by which two hosts' clocks may differ; a guest's clock may step by as much."""
@@ -203,9 +207,12 @@ def boot_files(vm: Vm, source: HostFacts, destination: HostFacts) -> Check:
     return passed(name, f"{len(wanted)} files are the same on both hosts.")
 
 
-def rdma(vm: Vm, source: HostFacts, destination: HostFacts) -> Check:
-    """Fail where RDMA has no device, or may not pin the guest's memory."""
-    name = "RDMA"
+def rdma(vm: Vm, tuning: Tuning, source: HostFacts, destination: HostFacts) -> Check:
+    """Fail where RDMA has no device, may not pin the guest's memory, or cannot be had so."""
+    name = RDMA
+    refusal = rdma_refusal(tuning)
+    if refusal is not None:
+        return failed(name, *refusal)
     for host in (source, destination):
         if not host.rdma:
             return failed(

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from whimbrel.model.check import Result
 from whimbrel.model.inventory import Vm
+from whimbrel.model.method import Transport, Tuning
 from whimbrel.model.preflight import BootFile, HostedVm, HostFacts, MemoryFacts, MoveMark
 from whimbrel.model.units import GIB, MIB
 from whimbrel.theory.checks import hosts
@@ -14,6 +15,7 @@ from whimbrel.theory.checks import hosts
 VM = Vm("web", 1 * GIB)
 A = HostFacts("a", boot_id="1", network="10", folder="8:1")
 B = HostFacts("b", boot_id="2", network="10", folder="8:1")
+RDMA = Tuning(transport=Transport.RDMA)
 
 
 def test_one_kernel_network_and_folder_are_one_host() -> None:
@@ -127,12 +129,20 @@ def test_a_kernel_must_be_the_same_file_on_both_hosts() -> None:
 
 def test_rdma_needs_a_device_and_the_right_to_pin_memory_on_both_hosts() -> None:
     able = [replace(host, rdma=("mlx5_0",)) for host in (A, B)]
-    assert hosts.rdma(VM, *able).result is Result.PASS
-    assert hosts.rdma(VM, able[0], B).result is Result.FAIL
+    assert hosts.rdma(VM, RDMA, *able).result is Result.PASS
+    assert hosts.rdma(VM, RDMA, able[0], B).result is Result.FAIL
     tight = replace(able[1], memlock=64 * MIB)
-    check = hosts.rdma(VM, able[0], tight)
+    check = hosts.rdma(VM, RDMA, able[0], tight)
     assert check.result is Result.FAIL
     assert "ulimit -l" in check.remedy
+
+
+def test_what_rdma_cannot_have_beside_it_is_refused_on_hosts_that_could_move_by_it() -> None:
+    able = [replace(host, rdma=("mlx5_0",)) for host in (A, B)]
+    check = hosts.rdma(VM, replace(RDMA, channels=2), *able)
+    assert check.result is Result.FAIL
+    assert "several channels" in check.detail
+    assert "--method multichannel" in check.remedy
 
 
 def test_mptcp_must_be_on_at_both_hosts_and_should_be_allowed_a_second_path() -> None:
