@@ -36,6 +36,12 @@ Provided = NDArray[np.uint8]
 PARTS = 64
 """Equal parts of the memory for which it is told how much of its content they hold."""
 
+STRETCH = 512
+"""Pages in which the guest's kernel hands out memory at once, and the host provides it: 2 MiB."""
+
+_TELLING = 8
+"""Sampled pages by which a stretch is called empty, when all of them are zero."""
+
 _DIFFERENCES = 256
 """Rewritten pages that are read twice, for XBZRLE."""
 
@@ -53,6 +59,7 @@ class GuestReading:
     Attributes:
         memory: Its memory.
         shortened: What the codecs made of it.
+        empty: Zero pages that lie among zero pages only, as unused memory does.
         sampled: Pages that were watched.
         looks: How often.
         notes: What a person should know.
@@ -60,6 +67,7 @@ class GuestReading:
 
     memory: MemoryProfile
     shortened: dict[Compression, Shortened]
+    empty: float = 0.0
     sampled: int = 0
     looks: int = 0
     notes: tuple[str, ...] = ()
@@ -129,6 +137,7 @@ async def _by_looking(
     return GuestReading(
         memory=replace(memory, ratios=ratios, delta_bytes=delta),
         shortened=made,
+        empty=empty_pages(pages, watched.marks[-1] == 0, after),
         sampled=len(pages),
         looks=len(watched.times),
     )
@@ -195,6 +204,27 @@ def _content(pages: Numbers, zero: NDArray[np.bool_], there: Provided) -> tuple[
     content = present * (full / np.maximum(seen, 1))
     whole = float(content.sum())
     return tuple(float(each) / whole for each in content) if whole > 0 else ()
+
+
+def empty_pages(pages: Numbers, zero: NDArray[np.bool_], there: Provided) -> float:
+    """Return how many pages are zero and lie among zero pages only.
+
+    Programs keep zero pages too, strewn among others; what the guest's kernel has never given
+    to anybody is zero over long stretches. A stretch counts when all that was sampled in it is
+    zero; in any other only what was never provided.
+
+    Args:
+        pages: The sampled pages, (n,).
+        zero: Which of them were zero, (n,).
+        there: What each page of the guest is, (N,).
+    """
+    present = there == IN_MEMORY
+    each = max(1.0, STRETCH * len(pages) / max(1, int(present.sum())))  # samples in a stretch
+    length = STRETCH * max(1, round(_TELLING / each))
+    edges = np.arange(0, len(there) + length, length)
+    seen, full = (np.histogram(which, edges)[0] > 0 for which in (pages, pages[~zero]))
+    here = np.histogram(np.flatnonzero(present), edges)[0]
+    return float((there == NEVER_PROVIDED).sum() + here[seen & ~full].sum())
 
 
 @dataclass(frozen=True)
@@ -270,10 +300,16 @@ def _busiest(before: Sequence[float], after: Sequence[float], seconds: float) ->
 
 
 def _with(found: GuestReading, busy: float, free: int | None) -> GuestReading:
-    """Add what was told meanwhile; free pages that are zero cost nothing anyway."""
+    """Add what was told meanwhile; free pages that are zero cost nothing anyway.
+
+    The guest's kernel tells how much is free, not which pages. Empty stretches are taken for
+    free; what is free besides has content as often as all memory outside of them.
+    """
     memory = replace(found.memory, busy_share=busy)
     if free is None:
         unknown = "What the guest calls free is not known: it has no balloon, or no driver."
         return replace(found, memory=memory, notes=(*found.notes, unknown))
-    hintable = max(0, free - round(memory.zero_share * memory.total))
+    used = max(1.0, memory.pages - found.empty)
+    full = min(1.0, (1.0 - memory.zero_share) * memory.pages / used)
+    hintable = round(max(0.0, free - found.empty * PAGE) * full)
     return replace(found, memory=replace(memory, free=free, free_hintable=hintable))

@@ -8,15 +8,16 @@ moves in which nothing had to be corrected: few moves correct little, one outlie
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from whimbrel.model.memory import HostProfile, LinkProfile, Survey
+from whimbrel.model.memory import LinkProfile, Survey
 from whimbrel.model.method import Postcopy, StreamKind, Transport, Tuning
 from whimbrel.model.prediction import Course
 from whimbrel.model.record import MoveRecord
+from whimbrel.theory.corrections import Corrections
 from whimbrel.theory.rules import QemuRules
 from whimbrel.theory.simulate import simulate
 
@@ -45,74 +46,11 @@ LAST = 40
 """Past moves that are learnt from, the latest: machines change, and each costs some
 milliseconds to simulate again."""
 
+HINTED = 0.1
+"""Share of a move's bytes that its guest must call free to tell how much of that was skipped."""
+
 ALIKE = 0.25
 """Two links are taken for one when their goodput differs by less than this factor's exponent."""
-
-
-@dataclass(frozen=True)
-class Corrections:
-    """What to change of what a survey says; factors are above 0, and 1 corrects nothing.
-
-    Attributes:
-        moves: How many past moves they were learnt from.
-        link: Factor on the goodput, whatever the number of streams.
-        stop: Factor on what stopping costs at the source: its seconds, and bytes of device
-            state.
-        load: Seconds that the destination's guest needs more until it runs and answers.
-        waking: Factor on the pages that a guest waits for first in post-copy.
-        start: Seconds more to start a hypervisor at the destination.
-        source_page: Factor on the source's CPU seconds per page with content.
-        destination_page: Factor on the destination's.
-        first_touch: Factor on the extra seconds of a destination page's first touch.
-        pace: Factor on what a page takes where cores decide, by kind of stream.
-    """
-
-    moves: int = 0
-    link: float = 1.0
-    stop: float = 1.0
-    load: float = 0.0
-    waking: float = 1.0
-    start: float = 0.0
-    source_page: float = 1.0
-    destination_page: float = 1.0
-    first_touch: float = 1.0
-    pace: Mapping[StreamKind, float] = field(default_factory=dict)
-
-    def on(self, survey: Survey) -> Survey:
-        """Return a survey with everything corrected."""
-        return replace(
-            survey,
-            link=self.on_link(survey.link),
-            source=self.on_source(survey.source),
-            destination=self.on_destination(survey.destination),
-            pace=self.pace,
-        )
-
-    def on_link(self, link: LinkProfile) -> LinkProfile:
-        """Return a link of which a move gets what past moves got."""
-        goodput = {streams: rate * self.link for streams, rate in link.goodput.items()}
-        every = None if link.multipath is None else self.on_link(link.multipath)
-        return replace(link, goodput=goodput, multipath=every)
-
-    def on_source(self, host: HostProfile) -> HostProfile:
-        """Return a source that costs what it did."""
-        return replace(
-            host,
-            copy_seconds=host.copy_seconds * self.source_page,
-            stop_seconds=host.stop_seconds * self.stop,
-            state_bytes=max(1, round(host.state_bytes * self.stop)),
-        )
-
-    def on_destination(self, host: HostProfile) -> HostProfile:
-        """Return a destination that costs what it did."""
-        return replace(
-            host,
-            receive_seconds=host.receive_seconds * self.destination_page,
-            touch_seconds=host.touch_seconds * self.first_touch,
-            load_seconds=max(0.0, host.load_seconds + self.load),
-            waking_pages=host.waking_pages * self.waking,
-            start_seconds=max(0.0, host.start_seconds + self.start),
-        )
 
 
 def calibrate(
@@ -158,6 +96,7 @@ def calibrate(
         destination_page=receiving,
         first_touch=_settled([_first_touch(each, receiving) for each in past]),
         pace=_paces(past),
+        hinted=min(1.0, _settled([_hinted(each) for each in past])),
     )
 
 
@@ -238,6 +177,18 @@ def _link(past: _Past) -> float | None:
     if share < LINK_BOUND:
         return None
     return (past.record.observed.wire_bytes / spent) / (past.course.wire_bytes / expected)
+
+
+def _hinted(past: _Past) -> float | None:
+    """Return the share of the free memory with content that hints really skipped."""
+    record, memory, tuning = past.record, past.survey.memory, past.record.tuning
+    seen, expected = record.observed.wire_bytes, past.course.wire_bytes
+    if not tuning.free_page_hints or seen is None:
+        return None
+    skipped = memory.free_hintable * memory.ratio(tuning.compression).all
+    if skipped <= HINTED * expected:
+        return None
+    return 1 - (seen - expected) / skipped
 
 
 def _pace(past: _Past) -> float | None:

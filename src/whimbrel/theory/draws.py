@@ -100,8 +100,8 @@ def draw(
         return np.exp(error * generator.standard_normal(count))
 
     curve = memory.dirty
-    zero, pages = _split(survey, vary(curve.size_error), generator, count)
-    rates = np.array([each.rate for each in curve.classes])
+    zero, pages, gathered = _split(survey, vary(curve.size_error), generator, count)
+    rates = np.array([each.rate for each in curve.classes]) * gathered
     rest = memory.pages - zero - pages.sum(axis=1)
     told = memory.free / PAGE * tuning.free_page_hints
     hinted = np.minimum(memory.free_hintable / PAGE * tuning.free_page_hints, rest)
@@ -129,16 +129,47 @@ def draw(
 
 def _split(
     survey: Survey, size: Floats, generator: np.random.Generator | None, count: int
-) -> tuple[Floats, Floats]:
-    """Return zero pages (D,) and written pages (D, K); together never more than there are."""
+) -> tuple[Floats, Floats, Floats]:
+    """Return zero pages (D,), written pages (D, K), and the factors on their rates (D, K).
+
+    Together they are never more than there are.
+    """
     memory = survey.memory
     share = np.full(count, memory.zero_share)
     if generator is not None:
         share = np.clip(share + memory.zero_error * generator.standard_normal(count), 0.0, 1.0)
+    zero = share * memory.pages
     counts = np.array([each.pages for each in memory.dirty.classes], dtype=np.float64)
-    pages = counts * size[:, None]
-    written = pages.sum(axis=1)
+    rates = np.array([each.rate for each in memory.dirty.classes], dtype=np.float64)
+    wanted = counts * size[:, None]
+    room = np.maximum(memory.pages - zero - memory.free_hintable / PAGE, 0.0)
+    pages = _gathered(wanted, rates, room)
     # The dirty pages were seen to change, so where the two overlap the zero share gives way.
-    fitting = np.minimum(1.0, memory.pages / np.maximum(written, 1.0))
-    pages *= fitting[:, None]
-    return np.minimum(share * memory.pages, memory.pages - pages.sum(axis=1)), pages
+    fitting = np.minimum(1.0, memory.pages / np.maximum(pages.sum(axis=1), 1.0))
+    fewer = wanted / np.maximum(pages, 1e-12)
+    pages = pages * fitting[:, None]
+    return np.minimum(zero, memory.pages - pages.sum(axis=1)), pages, fewer
+
+
+LEAST = 0.1
+"""Share of its pages that a class keeps at least when it is gathered."""
+
+
+def _gathered(pages: Floats, rates: Floats, room: Floats) -> Floats:
+    """Return the pages of each class where all of them have so much room, (D, K).
+
+    Within a few seconds a slow class shows how often it is written, not over how many pages: a
+    fit may spread it over memory that nobody uses. So the slowest give way first, and the same
+    writes then fall on fewer pages.
+
+    Args:
+        pages: As they were fitted, (D, K).
+        rates: Writes per page and second, (K,).
+        room: Pages that may be written at all, (D,).
+    """
+    order = np.argsort(-rates, kind="stable")
+    sorted_pages = pages[:, order]
+    faster = np.cumsum(sorted_pages, axis=1) - sorted_pages
+    kept = np.clip(room[:, None] - faster, LEAST * sorted_pages, sorted_pages)
+    found: Floats = kept[:, np.argsort(order, kind="stable")]
+    return found

@@ -13,7 +13,7 @@ from whimbrel.model.survey import Depth, LinkReading
 from whimbrel.model.units import MIB
 from whimbrel.ports import IN_MEMORY, NEVER_PROVIDED, Look
 from whimbrel.practice.survey import Subject, survey
-from whimbrel.practice.survey_guest import sample
+from whimbrel.practice.survey_guest import empty_pages, sample
 from whimbrel.practice.survey_plan import EFFORTS
 
 HOT = PageClass(8_000, 0.5)
@@ -120,3 +120,13 @@ def test_every_depth_leaves_time_for_the_rest(depth: Depth) -> None:
     # A probe warms up for 0.2 s, and its two programs take up to half a second to start.
     assert effort.schedule[-1] + effort.probes * (effort.probe + 0.7) + 0.8 <= most
     assert list(effort.schedule) == sorted(effort.schedule)
+
+
+def test_zero_pages_of_programs_are_not_taken_for_unused_memory() -> None:
+    chance = np.random.default_rng(0)
+    there = np.full(100_000, IN_MEMORY, dtype=np.uint8)
+    there[:10_240] = NEVER_PROVIDED  # whole stretches, as the host provides memory
+    zero = chance.random(100_000) < 0.25  # strewn among others
+    zero[10_240:30_720] = True
+    pages = sample(there, 4096, chance)
+    assert empty_pages(pages, zero[pages], there) == pytest.approx(30_720, abs=512)

@@ -10,7 +10,9 @@ from whimbrel.model.memory import Survey
 from whimbrel.model.method import Method, Settings, StreamKind, tuning_for
 from whimbrel.model.outcome import Ending
 from whimbrel.model.record import MoveRecord
-from whimbrel.theory.calibrate import WIDEST, Corrections, calibrate
+from whimbrel.model.units import MIB
+from whimbrel.theory.calibrate import WIDEST, calibrate
+from whimbrel.theory.corrections import Corrections
 from whimbrel.theory.dirtying import uniform
 from whimbrel.theory.simulate import simulate
 
@@ -66,6 +68,19 @@ def test_cores_that_take_longer_together_than_each_part_alone_are_found_by_kind(
         tuning = tuning_for(method, Settings())
         before, after = (simulate(each, tuning, KVM) for each in (fast, found.on(fast)))
         assert (after.total_time > 1.2 * before.total_time) is changed
+
+
+def test_hints_that_skip_less_than_the_guest_calls_free_are_found() -> None:
+    freed = replace(SURVEY, memory=replace(SURVEY.memory, free_hintable=256 * MIB))
+    less = replace(freed, memory=replace(freed.memory, free_hintable=192 * MIB))
+    found = learn(*[moved(survey=freed, truth=less)] * MOVES)
+    assert found.hinted == pytest.approx(0.75, rel=0.02)
+    assert found.on(freed).memory.free_hintable == pytest.approx(192 * MIB, rel=0.02)
+    # Little free memory tells nothing, nor does a move that sends it all.
+    little = replace(freed, memory=replace(freed.memory, free_hintable=8 * MIB))
+    assert learn(*[moved(survey=little, truth=less)] * MOVES).hinted == 1.0
+    as_it_comes = moved(method=Method.QEMU_DEFAULT, survey=freed, truth=less)
+    assert learn(*[as_it_comes] * MOVES).hinted == 1.0
 
 
 def test_a_kind_of_stream_that_never_moved_is_believed_to_be_like_the_others() -> None:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unit.theory.guests import KVM, TCG, Guest, guests, lcg_guest, still_guest
-from whimbrel.model.memory import DirtyCurve, LinkProfile, MemoryProfile, Survey
+from whimbrel.model.memory import DirtyCurve, LinkProfile, MemoryProfile, PageClass, Survey
 from whimbrel.model.method import Method, Postcopy, Settings, Tuning, tuning_for
 from whimbrel.model.migration import (
     TRANSITIONS,
@@ -17,8 +17,9 @@ from whimbrel.model.migration import (
     StartPostcopy,
 )
 from whimbrel.model.prediction import Verdict, verdict_for
-from whimbrel.model.units import GIB, MIB
+from whimbrel.model.units import GIB, MIB, PAGE
 from whimbrel.theory.dirtying import uniform
+from whimbrel.theory.draws import draw
 from whimbrel.theory.rules import QemuRules
 from whimbrel.theory.simulate import Change, Haste, predict, simulate
 from whimbrel.theory.trace import observe
@@ -216,6 +217,21 @@ def test_hinted_pages_are_not_sent() -> None:
     without = simulate(hinted, Tuning(), KVM)
     with_hints = simulate(hinted, Tuning(free_page_hints=True), KVM)
     assert without.normal_pages - with_hints.normal_pages == 256 * MIB // 4096
+
+
+def test_memory_that_is_called_free_is_not_taken_for_written() -> None:
+    # A survey of seconds sees how often a slow class is written, not how many pages it has.
+    link = still_guest(0.0).link
+    spread = PageClass(GIB / PAGE, 0.005)
+    dirty = DirtyCurve((PageClass(2000.0, 5.0), spread))
+    guest = Survey(MemoryProfile(GIB, free_hintable=256 * MIB, dirty=dirty), link)
+    hints = Tuning(free_page_hints=True)
+    drawn = draw(guest, hints, np.random.default_rng(0), 50)
+    assert (drawn.hinted == 256 * MIB / PAGE).all()
+    assert drawn.pages.sum(axis=1) == pytest.approx(768 * MIB / PAGE)
+    assert (drawn.pages[:, 0] == 2000.0).all()
+    written = drawn.pages * drawn.rates
+    assert written[:, 1] == pytest.approx(spread.pages * spread.rate)
 
 
 def test_a_raised_downtime_limit_lets_a_stalled_move_finish() -> None:
