@@ -47,8 +47,30 @@ RUN = 128
 
 EFFORTS = {
     Depth.QUICK: Effort(8192, (0.05, 0.1, 0.15, 0.3), 2, 256, 4, 0.25, 1, 64 << 20),
-    Depth.DEFAULT: Effort(16384, (0.05, 0.1, 0.2, 0.35, 0.7), 3, 1024, 12, 0.5, 2, 128 << 20),
+    Depth.DEFAULT: Effort(16384, (0.05, 0.1, 0.2, 0.35, 0.7), 3, 2048, 20, 0.5, 2, 128 << 20),
     Depth.DEEP: Effort(
         16384, (0.05, 0.1, 0.2, 0.4, 0.75, 1.5, 1.5), 10, 2048, 16, 2.0, 3, 256 << 20
     ),
+}
+
+
+@dataclass(frozen=True)
+class FarEffort:
+    """What one depth means where no shell leads to the guest's host.
+
+    Attributes:
+        pages: Pages that are read, twice.
+        counted: Seconds, whole ones, for which the hypervisor counts written pages.
+        runs: Runs of `RUN` pages that are compressed as a stream.
+    """
+
+    pages: int
+    counted: tuple[float, ...]
+    runs: int
+
+
+AFAR = {
+    Depth.QUICK: FarEffort(256, (1.0,), 2),
+    Depth.DEFAULT: FarEffort(512, (1.0, 2.0), 4),
+    Depth.DEEP: FarEffort(2048, (1.0, 2.0, 4.0, 8.0, 1.0, 2.0, 4.0), 8),
 }
