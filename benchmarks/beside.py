@@ -1,55 +1,94 @@
-"""What a move leaves to those beside it, measured when you ask for it.
+"""What busy guests lose beside a move that has a budget of cores, measured when you ask for it.
 
-    sudo .venv/bin/python benchmarks/beside.py budget   a busy guest's pace beside a compressed move
-    sudo .venv/bin/python benchmarks/beside.py leave    a TCP flow's share beside --leave
+    sudo .venv/bin/python benchmarks/beside.py                  all of it, two minutes
+    sudo .venv/bin/python benchmarks/beside.py idle             a core is idle beside a busy vCPU
+    sudo .venv/bin/python benchmarks/beside.py full             none is
+    sudo .venv/bin/python benchmarks/beside.py full compressed  one way of moving
 
-The busy guest rewrites memory as fast as its vCPU can, on the source; its own count of what it
-wrote is the measure, once alone and once beside the move. Nothing else may run meanwhile.
+Guests that rewrite memory as fast as their vCPU can stay on the source while another one moves to
+and fro, plain, over channels, and compressed; their own count of what they wrote is the measure.
+They are watched alone and beside the move in turns, and each time beside it is compared with the
+two alone around it. Both hosts are this one machine, so both ends of the move burden it.
+
+What is lost has two parts: vCPUs that ran for less time, which is the scheduler's to prevent, and
+vCPUs that were slower while they ran, since others use the same caches, the same memory, and,
+where two hardware threads are one core, the same core: no scheduler can take that away. A program
+that only counts, and takes as much CPU time as the move did, tells how much of that is the core.
+Nothing else may run meanwhile. Exits with 1 where the scheduler's part is over 5 %.
 """
 
 import asyncio
+import os
 import sys
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import replace
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 
 from whimbrel.errors import WhimbrelError
 from whimbrel.lab.accelerator import choose_accelerator
 from whimbrel.lab.audience import Nobody
-from whimbrel.lab.goodput import Goodput, measure_goodput
 from whimbrel.lab.guests import Guest, boot, guest_vm
 from whimbrel.lab.image import build_image
 from whimbrel.lab.kernel import find_kernel
+from whimbrel.lab.proc import ThreadClass, parse_stat, thread_class
 from whimbrel.lab.stage import End, Stage, stage
 from whimbrel.model.method import Codec, Compression, Tuning
 from whimbrel.model.migration import ENDS, Decision, Event, Phase, PhaseChange
 from whimbrel.model.scenario import AcceleratorChoice, GuestSpec, LinkSpec, Load, Pattern, Scenario
 from whimbrel.model.units import MIB, format_rate
 from whimbrel.ports import Machine
-from whimbrel.practice.attend import Attendant
 from whimbrel.practice.budget import Allowance, Budget
-from whimbrel.practice.leave import Leave, ends_between
 from whimbrel.practice.move import Request, move
 from whimbrel.sites.local import LocalShell
 from whimbrel.sites.site import OnSite
 
-MEMORY = 768 * MIB
-MOVED = Load(fill=512 * MIB, pattern=Pattern.TEXT)
+LINK = 125e6
+MOVED = Load(fill=448 * MIB, pattern=Pattern.TEXT)
 BUSY = Load(fill=128 * MIB, pattern=Pattern.RANDOM, hot=96 * MIB, dirty_rate=1e12)
-BUDGETS = (None, 0.5, 0.25)
-LINK = 25e6
+BUDGET = 0.5
+"""Cores that a move may use on each host."""
+
+MOST = 0.05
+"""What a busy guest may lose."""
+
+ALONE = 2.5
+"""Seconds for which it is watched alone."""
+
+TURNS = 2
+"""Moves for each way."""
+
+WAYS = {
+    "plain": Tuning(),
+    "multichannel": Tuning(channels=2),
+    "compressed": Tuning(channels=2, compression=Compression(Codec.ZSTD, 1)),
+}
+
+COUNTING = """
+import os, sys, time
+cores, seconds = float(sys.argv[1]), float(sys.argv[2])
+os.nice(15)
+end = time.monotonic() + seconds
+while time.monotonic() < end:
+    began, used = time.monotonic(), time.thread_time()
+    while time.thread_time() - used < 0.02 * cores and time.monotonic() - began < 0.02:
+        pass
+    time.sleep(max(0.0, began + 0.02 - time.monotonic()))
+"""
 
 
 class Looking:
-    """Tells when memory flows, and when the guest has left."""
+    """Tells when memory flows, when the guest has left, and what the destination's process is."""
 
     def __init__(self) -> None:
         self.flowing, self.over = asyncio.Event(), asyncio.Event()
+        self.pid: int | None = None
 
     def prepared(self, machine: Machine) -> None:
         """See `Watcher`."""
+        self.pid = machine.pid
 
     def happened(self, event: Event) -> None:
         """See `Watcher`."""
@@ -67,119 +106,205 @@ class Looking:
         self.over.set()
 
 
+@dataclass(frozen=True)
+class Pace:
+    """What busy guests did for a while.
+
+    Attributes:
+        written: Bytes per second that they wrote, all together.
+        ran: Seconds that their vCPUs ran, for each second and vCPU.
+    """
+
+    written: float
+    ran: float
+
+
+@dataclass(frozen=True)
+class Lost:
+    """What they lost beside something, as shares of what they did alone.
+
+    Attributes:
+        all: Of what they wrote.
+        time: Of the time that their vCPUs ran.
+    """
+
+    all: float
+    time: float
+
+    @property
+    def speed(self) -> float:
+        """Of what they wrote while they ran."""
+        return 1 - (1 - self.all) / (1 - self.time)
+
+
+@dataclass
+class Surroundings:
+    """A stage with a guest to be moved and busy ones that stay."""
+
+    on: Stage
+    sites: tuple[OnSite, OnSite]
+    moved: Machine
+    busy: tuple[Guest, ...]
+    at: End
+
+    async def pace(self, until: Callable[[], "asyncio.Future[object]"]) -> Pace:
+        """Return what the busy guests do until something is over."""
+        async with AsyncExitStack() as held:
+            lines = [await held.enter_async_context(each.redline()) for each in self.busy]
+            for line in lines:
+                await line.stop()
+            for line in lines:
+                await line.start()  # it counts anew from here
+            clock = asyncio.get_running_loop().time
+            began, before = clock(), self._ran()
+            await until()
+            ran, seconds = self._ran() - before, clock() - began
+            written = sum([(await line.status()).rate_since for line in lines])
+        return Pace(written, ran / seconds / len(self.busy))
+
+    def _ran(self) -> float:
+        return sum(vcpu_seconds(guest.machine.pid or 0) for guest in self.busy)
+
+    async def alone(self) -> Pace:
+        """Return what they do alone."""
+        return await self.pace(lambda: asyncio.ensure_future(asyncio.sleep(ALONE)))
+
+    async def beside_move(self, tuning: Tuning, cores: float | None) -> tuple[Pace, float]:
+        """Move the guest to the other host; return what they did, and the cores that it took."""
+        other, looking = self.on.other(self.at), Looking()
+        here, there = self.sites if self.at is self.on.a else self.sites[::-1]
+        held: tuple[Budget, ...] = ()
+        if cores is not None:
+            both = Allowance(here, cores), Allowance(there, cores)
+            held = (Budget(*both, told=lambda _: None, lost=lost),)
+        address = self.on.address(other)
+        source, destination = self.at.hypervisor, other.hypervisor
+        request = Request(source, self.moved, destination, address, tuning, 60.0, attendants=held)
+        moving = asyncio.create_task(move(request, looking))
+        await looking.flowing.wait()
+        clock = asyncio.get_running_loop().time
+        pids = (self.moved.pid or 0, looking.pid or 0)
+        began, before = clock(), sum(map(cpu_seconds, pids))
+        took = 0.0
+
+        async def over() -> object:
+            nonlocal took
+            await looking.over.wait()
+            took = (sum(map(cpu_seconds, pids)) - before) / (clock() - began)
+            return None
+
+        found = await self.pace(lambda: asyncio.ensure_future(over()))
+        ended = await moving
+        if ended.outcome.arrival_time is None or ended.machine is None:
+            sys.exit(f"The guest did not arrive: {ended.outcome.reason}")
+        self.moved, self.at = ended.machine, other
+        return found, took
+
+    async def beside_counting(self, cores: float) -> Pace:
+        """Return what they do beside a program that only counts, for so many cores' time."""
+        words = [sys.executable, "-c", COUNTING, f"{cores}", f"{ALONE}"]
+        counting = await asyncio.create_subprocess_exec(*words)
+        found = await self.pace(lambda: asyncio.ensure_future(counting.wait()))
+        await counting.wait()
+        return found
+
+
 def lost(error: WhimbrelError) -> None:
     """Say that something is no longer held."""
     print(f"  {error}", file=sys.stderr)
 
 
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU seconds of a process; 0 where it has gone."""
+    with suppress(OSError):
+        return parse_stat(Path(f"/proc/{pid}/stat").read_text()).cpu
+    return 0.0
+
+
+def vcpu_seconds(pid: int) -> float:
+    """Return for how many seconds a guest's vCPUs have run, to the nanosecond (schedstat)."""
+    ran = 0.0
+    for folder in Path(f"/proc/{pid}/task").iterdir():
+        if thread_class((folder / "comm").read_text().strip()) is ThreadClass.VCPU:
+            ran += int((folder / "schedstat").read_text().split()[0]) / 1e9
+    return ran
+
+
 @asynccontextmanager
-async def two_guests(
-    link: float | None, load: Load
-) -> AsyncIterator[tuple[Stage, Guest, Guest, tuple[OnSite, OnSite]]]:
-    """Hold a guest that moves and a busy one beside it, both on the source."""
+async def surroundings(busy: int) -> AsyncIterator[Surroundings]:
+    """Hold a guest to be moved, and so many busy ones."""
     image = await asyncio.to_thread(lambda: build_image(find_kernel()))
-    scenario = Scenario(guest=GuestSpec(MEMORY, redline=load), link=LinkSpec(link))
+    scenario = Scenario(guest=GuestSpec(640 * MIB, redline=MOVED), link=LinkSpec(LINK))
     accelerator = await asyncio.to_thread(choose_accelerator, AcceleratorChoice.AUTO, image)
     with tempfile.TemporaryDirectory(prefix="whimbrel-") as folder:
         async with stage(scenario, Path(folder)) as on:
-            sites = [_site(end, folder) for end in (on.a, on.b)]
+            a, b = (OnSite(LocalShell(e.name, e.host.enter), folder) for e in (on.a, on.b))
             try:
                 vm = guest_vm(scenario, image, accelerator, free_page_hints=False)
-                moved = await boot(on, vm, load, Nobody())
-                busy = await boot(on, replace(vm, name="busy", memory=256 * MIB), BUSY, Nobody())
-                yield on, moved, busy, (sites[0], sites[1])
+                moved = await boot(on, vm, MOVED, Nobody())
+                small = [replace(vm, name=f"busy{n}", memory=256 * MIB) for n in range(busy)]
+                guests = [await boot(on, each, BUSY, Nobody()) for each in small]
+                yield Surroundings(on, (a, b), moved.machine, tuple(guests), on.a)
             finally:
-                for site in sites:
-                    await site.close()
+                await a.close()
+                await b.close()
 
 
-def _site(end: End, folder: str) -> OnSite:
-    return OnSite(LocalShell(end.name, end.host.enter), folder)
+def compared(beside: Pace, around: Sequence[Pace]) -> Lost:
+    """Return what was lost beside something, against what they did alone before and after."""
+    written = sum(each.written for each in around) / len(around)
+    ran = sum(each.ran for each in around) / len(around)
+    return Lost(1 - beside.written / written, 1 - beside.ran / ran)
 
 
-async def pace(guest: Guest, over: asyncio.Event | None = None, seconds: float = 5.0) -> float:
-    """Return the bytes per second that a guest writes, until `over` or for so long."""
-    async with guest.redline() as redline:
-        await redline.stop()
-        await redline.start()  # it counts anew from here
-        if over is None:
-            await asyncio.sleep(seconds)
-        else:
-            await over.wait()
-        return (await redline.status()).rate_since
-
-
-async def budget() -> None:
-    """Print the busy guest's pace alone, and beside a compressed move under each budget."""
-    for cores in BUDGETS:
-        async with two_guests(None, MOVED) as (on, moved, busy, sites):
-            alone = await pace(busy)
-            allowed = [Allowance(site, cores) for site in sites] if cores else []
-            held: tuple[Attendant, ...] = ()
-            if cores:
-                held = (Budget(allowed[0], allowed[1], told=print, lost=lost),)
-            tuning = Tuning(channels=2, compression=Compression(Codec.ZLIB, 6))
-            beside = await _beside(on, moved, busy, tuning, held)
-        share = f"a budget of {cores:g} cores" if cores else "no budget"
-        print(
-            f"{share}: {format_rate(alone)} alone, {format_rate(beside)} beside the move, "
-            f"{1 - beside / alone:.1%} less"
-        )
-
-
-async def _beside(
-    on: Stage, moved: Guest, busy: Guest, tuning: Tuning, held: tuple[Attendant, ...]
-) -> float:
-    looking = Looking()
-    request = Request(
-        on.a.hypervisor,
-        moved.machine,
-        on.b.hypervisor,
-        on.address(on.b),
-        tuning,
-        600.0,
-        attendants=held,
+def say(what: str, found: Sequence[Lost], alone: Pace) -> bool:
+    """Print what was lost, and tell whether the scheduler's part is within bounds."""
+    every = ", ".join(f"{each.all:.1%}" for each in found)
+    middle = median(each.all for each in found)
+    time, speed = median(each.time for each in found), median(each.speed for each in found)
+    verdict = "kept" if middle <= MOST else "NOT KEPT" if time > MOST else "kept by the scheduler"
+    print(
+        f"{what}: of {format_rate(alone.written)} {middle:.1%} less ({every}): vCPUs ran "
+        f"{time:.1%} less and were {speed:.1%} slower while they ran: {verdict}",
+        flush=True,
     )
-    moving = asyncio.create_task(move(request, looking))
-    await looking.flowing.wait()
-    found = await pace(busy, looking.over)
-    outcome = (await moving).outcome
-    if outcome.arrival_time is None:
-        sys.exit(f"The guest did not arrive: {outcome.reason}")
-    return found
+    return time <= MOST
 
 
-async def leave() -> None:
-    """Print the share of a TCP flow beside a move that leaves it 30 to 70 % of the link."""
-    load = Load(fill=96 * MIB, pattern=Pattern.RANDOM)
-    for left in (0.3, 0.5, 0.7):
-        async with two_guests(LINK, load) as (on, moved, busy, sites):
-            async with busy.redline() as redline:
-                await redline.stop()
-            address = on.address(on.b)
-            ends = await ends_between(*sites, address.host, (LINK, LINK))
-            follow = Leave(left, ends, told=lambda _: None, lost=lost)
-            looking = Looking()
-            request = Request(
-                on.a.hypervisor,
-                moved.machine,
-                on.b.hypervisor,
-                address,
-                Tuning(bandwidth_limit=follow.limit),
-                600.0,
-                attendants=(follow,),
-            )
-            moving = asyncio.create_task(move(request, looking))
-            await looking.flowing.wait()
-            flows: list[Goodput] = []
-            while not looking.over.is_set():
-                flows.append(await measure_goodput(on.a.host, on.b.host, duration=1.5))
-            await moving
-        shares = [each.rate * 1.046 / LINK for each in flows[:-1]]
-        told = ", ".join(f"{share:.0%}" for share in shares)
-        print(f"{left:.0%} left: the flow got {told} of the link")
+async def beside(these: Surroundings, title: str, ways: Sequence[str]) -> bool:
+    """Print what busy guests lose beside each way of moving; tell whether all is kept."""
+    good, took = True, 0.0
+    for name in ways:
+        alone, found = [await these.alone()], []
+        for _ in range(TURNS):
+            pace, took = await these.beside_move(WAYS[name], BUDGET)
+            alone.append(await these.alone())
+            found.append(compared(pace, alone[-2:]))
+        what = f"{title}, {name}, a budget of {BUDGET:g} cores, {took:.2f} taken at both ends"
+        good &= say(what, found, alone[0])
+    alone = [await these.alone()]
+    pace = await these.beside_counting(took)
+    alone.append(await these.alone())
+    say(f"{title}, a program that only counts, {took:.2f} cores", [compared(pace, alone)], alone[0])
+    free, took = await these.beside_move(WAYS[ways[-1]], None)
+    alone.append(await these.alone())
+    what = f"{title}, {ways[-1]}, without a budget, {took:.2f} cores taken"
+    say(what, [compared(free, alone[-2:])], alone[0])
+    return good
+
+
+async def main(words: list[str]) -> int:
+    """Measure what was asked for; return the exit code."""
+    ways = [each for each in words if each in WAYS] or list(WAYS)
+    cores = len(os.sched_getaffinity(0))
+    cases = {"idle": max(1, cores - 1), "full": cores}
+    good = True
+    for name in [each for each in words if each in cases] or list(cases):
+        async with surroundings(cases[name]) as these:
+            title = "a core is idle" if name == "idle" else "no core is idle"
+            good &= await beside(these, title, ways)
+    return 0 if good else 1
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:] or ("budget", "leave"):
-        asyncio.run({"budget": budget, "leave": leave}[name]())
+    sys.exit(asyncio.run(main(sys.argv[1:])))

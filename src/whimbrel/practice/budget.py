@@ -1,7 +1,8 @@
 """`--cpu-budget`: the threads that move a guest use so many cores at most, on both hosts.
 
 The hosts hold them (sites/onsite/budget.py) for a lease that is renewed while the move runs, so
-that nothing stays behind when whimbrel is gone.
+that nothing stays behind when whimbrel is gone. While the guest stands still at switchover they
+are let go: what is held back then, it waits for.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from whimbrel.errors import ConfigError, HostError, WhimbrelError
+from whimbrel.model.migration import Phase
 from whimbrel.ports import Machine, Site
 from whimbrel.practice.attend import Afoot
 
@@ -19,6 +21,9 @@ LEASE = 12.0
 
 RENEW_EVERY = 3.0
 """Seconds from one renewal to the next."""
+
+LOOK_EVERY = 0.05
+"""Seconds from one look at the move's phase to the next."""
 
 ANSWER_WITHIN = 5.0
 """Seconds after which a host that does not answer is given up."""
@@ -86,8 +91,9 @@ class Budget:
             for each in held:
                 await each.renew()  # one by one: the source is told of first
             while held:
-                await asyncio.sleep(RENEW_EVERY)
-                await asyncio.gather(*(each.renew() for each in held))
+                still = await _until_due(afoot)
+                act = _Held.release if still else _Held.renew
+                await asyncio.gather(*(act(each) for each in held))
         finally:
             await _release(held)
 
@@ -128,6 +134,25 @@ class _Held:
             await site.ask("release_threads", within=ANSWER_WITHIN, pid=self._pid)
 
 
+async def _until_due(afoot: Afoot) -> bool:
+    """Wait until a renewal is due, or the guest has stopped or gone on.
+
+    Returns:
+        Whether it stands still.
+    """
+    still = _stands_still(afoot)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(RENEW_EVERY):
+            while _stands_still(afoot) == still:  # noqa: ASYNC110 - observations are polled
+                await asyncio.sleep(LOOK_EVERY)
+    return _stands_still(afoot)
+
+
+def _stands_still(afoot: Afoot) -> bool:
+    seen = afoot.latest()
+    return seen is not None and seen.phase is Phase.SWITCHOVER
+
+
 async def _release(held: Sequence[_Held]) -> None:
     await asyncio.gather(*(each.release() for each in held))
 
@@ -139,7 +164,5 @@ def told(allowance: Allowance, answer: dict[str, Any]) -> str:
     cores = ", ".join(str(core) for core in answer["cores"])
     words = f"{allowance.site.name}: the move may use {allowance.cores:g} cores (core {cores}"
     if str(answer["means"]).startswith("cgroup"):
-        return f"{words}, held by a quota)"
-    if answer["nice"]:
-        return f"{words}, niceness {answer['nice']}; exact only beside others' work)"
-    return f"{words})"
+        return f"{words}, held by a quota; guests go first)"
+    return f"{words}, niceness {answer['nice']}: guests go first; exact only beside others' work)"

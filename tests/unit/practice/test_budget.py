@@ -8,6 +8,7 @@ import pytest
 
 from unit.practice.fakes import FakeMachine, FakeMigration
 from whimbrel.errors import ConfigError, HostUnreachable, WhimbrelError
+from whimbrel.model.migration import Observation, Phase
 from whimbrel.practice import budget
 from whimbrel.practice.attend import Afoot, attended
 from whimbrel.practice.budget import Allowance, Budget, told
@@ -56,9 +57,16 @@ def afoot(pid: int | None = 7) -> Afoot:
     return Afoot(FakeMigration(here, []), here, there, lambda: None)
 
 
+async def last_asked(site: Holding, question: str) -> None:
+    async with asyncio.timeout(10):
+        while site.asked[-1][0] != question:  # noqa: ASYNC110 - it is asked from time to time
+            await asyncio.sleep(0.002)
+
+
 @pytest.fixture(autouse=True)
 def _often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(budget, "RENEW_EVERY", 0.01)
+    monkeypatch.setattr(budget, "LOOK_EVERY", 0.002)
 
 
 async def test_both_hosts_hold_their_process_until_the_move_is_over() -> None:
@@ -86,6 +94,23 @@ async def test_a_destination_that_is_built_meanwhile_is_held_once_it_is_there() 
         await b.renewed.wait()
     assert b.asked[-1] == ("release_threads", 8)
     assert len(heard.words) == 2
+    assert heard.errors == []
+
+
+async def test_while_the_guest_stands_still_nothing_is_held_and_then_held_again() -> None:
+    a, heard = Holding("a"), Heard()
+    only = Budget(Allowance(a, 1.0), None, told=heard.words.append, lost=heard.fails)
+    seen = [Observation(0.0, Phase.PRECOPY)]
+    here, there = FakeMachine(pid=7), FakeMachine(pid=8)
+    afoot = Afoot(FakeMigration(here, []), here, there, lambda: seen[-1])
+    async with attended([only], afoot):
+        await a.renewed.wait()
+        seen.append(Observation(1.0, Phase.SWITCHOVER))
+        await last_asked(a, "release_threads")
+        seen.append(Observation(2.0, Phase.POSTCOPY))
+        await last_asked(a, "confine")
+    assert a.asked[-1] == ("release_threads", 7)
+    assert len(heard.words) == 1
     assert heard.errors == []
 
 
@@ -122,6 +147,8 @@ def test_a_budget_of_nothing_is_refused(cores: float) -> None:
 
 def test_how_threads_are_held_is_said_with_its_limits() -> None:
     asked = Allowance(Holding("a"), 0.5)
-    assert "niceness 5; exact only beside" in told(asked, HELD)
-    assert "quota" in told(asked, HELD | {"means": "cgroup v2", "nice": 0})
+    assert "niceness 5: guests go first; exact only beside" in told(asked, HELD)
+    assert "held by a quota; guests go first" in told(
+        asked, HELD | {"means": "cgroup v2", "nice": 0}
+    )
     assert "does not name its threads" in told(asked, HELD | {"known": False})

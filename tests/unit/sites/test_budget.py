@@ -1,12 +1,11 @@
 """Which threads of a QEMU are held to a budget, on which cores, and that all of it is undone."""
 
-import math
 import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from whimbrel.sites.onsite import budget
-from whimbrel.sites.onsite.budget import Quota, best_cores, moving_threads, niceness
+from whimbrel.sites.onsite.budget import NICE, Quota, best_cores, moving_threads
 
 NAMED = {
     7: "qemu-system-x86",
@@ -44,12 +43,38 @@ def test_without_names_all_but_vcpus_and_the_main_loop_are_taken() -> None:
     assert moving_threads(unnamed, 7) == set()
 
 
-@given(st.floats(0.05, 64.0))
-def test_niceness_is_only_for_what_is_no_whole_number_of_cores(cores: float) -> None:
-    nice = niceness(cores)
-    assert 0 <= nice <= 19
-    assert (nice == 0) == (cores == math.ceil(cores))
-    assert niceness(0.1) > niceness(0.3)
+VCPU = 1024
+"""The weight of a thread of niceness 0, and of a version 1 cgroup with the default shares."""
+
+
+def test_what_holds_a_move_leaves_a_vcpu_that_wants_its_core_at_least_95_percent_of_it() -> None:
+    weights = {name: int(weight) for name, (_, weight) in budget.WEIGHTS.items()}
+    assert weights["cgroup v1"] / (weights["cgroup v1"] + VCPU) <= 0.05
+    assert weights["cgroup v2"] / (weights["cgroup v2"] + 100) <= 0.05
+    nice = VCPU / 1.25**NICE  # sched_prio_to_weight, kernel/sched/core.c: a step is 1.25
+    assert nice / (nice + VCPU) <= 0.05
+
+
+def test_an_idle_core_beside_a_busy_hardware_thread_is_no_idle_core() -> None:
+    siblings = {0: {0, 2}, 1: {1, 3}, 2: {0, 2}, 3: {1, 3}}
+    busy = {0: 1.0, 1: 0.2, 2: 0.0, 3: 0.1}
+    every = set(siblings)
+    assert best_cores(1, busy, every, set()) == (2,)
+    assert best_cores(1, busy, every, set(), siblings) == (3,)
+    assert best_cores(2, busy, every, set(), siblings) == (1, 3)
+    assert best_cores(1, busy, every, {0, 2}, siblings) == (2,)
+
+
+@pytest.mark.parametrize(
+    ("listed", "cores"), [("0\n", {0}), ("0-2,8\n", {0, 1, 2, 8}), ("\n", set())]
+)
+def test_lists_of_the_kernel_are_read(listed: str, cores: set[int]) -> None:
+    assert budget._cores_in(listed) == cores
+
+
+def test_this_machine_tells_which_hardware_threads_share_a_core() -> None:
+    found = budget._siblings()
+    assert all(core in sharing for core, sharing in found.items())
 
 
 @given(
@@ -81,6 +106,8 @@ def named(name):
     with open(f"/proc/self/task/{threading.get_native_id()}/comm", "w") as comm:
         comm.write(name)
     threads.append(name)
+    while name.startswith("mig/src/spin") and not end.is_set():
+        pass
     end.wait()
 end, threads = threading.Event(), []
 for name in ("CPU 0/TCG", "mig/src/main"):
@@ -139,13 +166,61 @@ def test_moving_threads_are_held_and_others_left_alone(monkeypatch: pytest.Monke
         held = threads(pid)
         assert os.sched_getaffinity(held["mig/src/main"]) == set(found["cores"])
         assert len(found["cores"]) == 1
-        assert found["nice"] == 2
-        assert os.getpriority(os.PRIO_PROCESS, held["mig/src/main"]) == min(19, own + 2)
+        assert found["nice"] == NICE
+        assert os.getpriority(os.PRIO_PROCESS, held["mig/src/main"]) == min(19, own + NICE)
         assert os.sched_getaffinity(held["CPU 0/TCG"]) == everywhere
         assert os.getpriority(os.PRIO_PROCESS, held["CPU 0/TCG"]) == own
         assert budget.release_threads(pid) == 1
         assert os.sched_getaffinity(held["mig/src/main"]) == everywhere
         assert os.getpriority(os.PRIO_PROCESS, held["mig/src/main"]) == own
+
+
+@contextmanager
+def a_vcpu_that_wants(core: int, *, apart: bool) -> Iterator[int]:
+    """A process that spins on one core, as another guest's vCPU would.
+
+    `apart`: the kernel shall share cores out between its session and others (sched_autogroup).
+    """
+    pinned = f"import os\nos.sched_setaffinity(0, {{{core}}})\nprint(flush=True)\nwhile 1: pass"
+    words = [sys.executable, "-c", pinned]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, start_new_session=apart) as child:
+        try:
+            assert child.stdout is not None
+            child.stdout.readline()
+            yield child.pid
+        finally:
+            child.kill()
+
+
+def ran(pid: int, thread: int | None = None) -> int:
+    """Return the nanoseconds that a thread has run."""
+    return int(Path(f"/proc/{pid}/task/{thread or pid}/schedstat").read_text().split()[0])
+
+
+@pytest.mark.parametrize("quota", [True, False], ids=["cgroup", "niceness"])
+def test_another_guests_vcpu_keeps_95_percent_of_a_core_that_a_held_thread_wants_too(
+    monkeypatch: pytest.MonkeyPatch, *, quota: bool
+) -> None:
+    if not quota:
+        no_quota(monkeypatch)
+    with process() as pid:
+        pipe = _children[pid].stdin
+        assert pipe is not None
+        pipe.write("mig/src/spin\n")
+        pipe.flush()
+        until(lambda: "mig/src/spin" in threads(pid))
+        found = budget.confine(pid, 1, lease=60.0)
+        if quota and not found["means"].startswith("cgroup"):
+            pytest.skip("no cgroup can be made here")
+        spinning = threads(pid)["mig/src/spin"]
+        with a_vcpu_that_wants(found["cores"][0], apart=quota) as other:
+            time.sleep(0.1)  # what either has saved up until then is used up
+            before = ran(pid, spinning), ran(other)
+            until(lambda: ran(other) - before[1] > 1.5e9)
+            after = ran(pid, spinning), ran(other)
+    moving, vcpu = (now - was for now, was in zip(after, before, strict=True))
+    assert moving > 0
+    assert vcpu / (moving + vcpu) >= 0.95
 
 
 def test_threads_that_appear_later_are_held_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,7 +236,7 @@ def test_threads_that_appear_later_are_held_too(monkeypatch: pytest.MonkeyPatch)
         until(lambda: "mig/src/send_0" in threads(pid))
         later = threads(pid)["mig/src/send_0"]
         until(lambda: len(os.sched_getaffinity(later)) == 1)
-        until(lambda: os.getpriority(os.PRIO_PROCESS, later) == min(19, own + 2))
+        until(lambda: os.getpriority(os.PRIO_PROCESS, later) == min(19, own + NICE))
         budget.release_threads(pid)
         assert os.sched_getaffinity(later) == everywhere
         assert os.getpriority(os.PRIO_PROCESS, later) == own
@@ -176,9 +251,9 @@ def test_a_thread_that_a_held_one_starts_is_held_once_and_let_go(
         held = budget.Confinement(pid, 0.4, (), "")
         thread = threads(pid)["mig/src/main"]
         os.sched_setaffinity(thread, held.cores)  # as it would have inherited
-        os.setpriority(os.PRIO_PROCESS, thread, min(19, own + 2))
+        os.setpriority(os.PRIO_PROCESS, thread, min(19, own + NICE))
         held.look()
-        assert os.getpriority(os.PRIO_PROCESS, thread) == min(19, own + 2)
+        assert os.getpriority(os.PRIO_PROCESS, thread) == min(19, own + NICE)
         held.release()
         assert os.sched_getaffinity(thread) == os.sched_getaffinity(pid)
         assert os.getpriority(os.PRIO_PROCESS, thread) == own
@@ -240,12 +315,41 @@ def test_version_2_gets_a_threaded_group_with_a_quota(tmp_path: Path) -> None:
     folder = own / f"whimbrel-{os.getpid()}"
     assert (folder / "cgroup.type").read_text() == "threaded"
     assert (folder / "cpu.max").read_text() == "30000 20000"
+    assert (folder / "cpu.weight").read_text() == "4"
     assert (own / "cgroup.subtree_control").read_text() == "+cpu"
     quota.take(42)
     assert (folder / "cgroup.threads").read_text() == "42"
     quota.remove()
     assert (own / "cgroup.threads").read_text() == "42"
     assert (own / "cgroup.subtree_control").read_text() == "-cpu"
+
+
+def test_version_1_gets_a_group_with_a_quota_and_little_weight(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        Path, "read_text", only_cgroup(Path.read_text, "4:cpu,cpuacct:/vms\n0::/\n")
+    )
+    (tmp_path / "cpu,cpuacct" / "vms").mkdir(parents=True)
+    quota = Quota(os.getpid(), 1.5, tmp_path)
+    assert quota.means == "cgroup v1"
+    folder = tmp_path / "cpu,cpuacct" / "vms" / f"whimbrel-{os.getpid()}"
+    assert (folder / "cpu.cfs_quota_us").read_text() == "30000"
+    assert (folder / "cpu.cfs_period_us").read_text() == "20000"
+    assert (folder / "cpu.shares").read_text() == "41"
+    quota.take(42)
+    assert (folder / "tasks").read_text() == "42"
+    quota.remove()
+    assert (folder.parent / "tasks").read_text() == "42"
+
+
+def only_cgroup(read: Callable[..., str], told: str) -> Callable[..., str]:
+    """Return what reads a process's cgroups as told, and all other files as they are."""
+
+    def reading(path: Path, *args: str | None, **named: str | None) -> str:
+        return told if path.name == "cgroup" else read(path, *args, **named)
+
+    return reading
 
 
 @pytest.mark.usefixtures("only_v2")

@@ -2,12 +2,14 @@
 
     names under /proc/PID/task/*/comm ──► threads of the move, as they appear
        all of them ─► the cores with the least other load, near the NIC
-                   ─► a cgroup with a quota, where one can be made (version 2, else 1)
-                   ─► else niceness, where the budget is no whole number of cores
+                   ─► a cgroup with a quota and little weight, where one can be made (2, else 1)
+                   ─► else niceness
 
-vCPUs and the main loop are left alone, so the guest is never slowed. The main loop of a
-destination takes in a plain stream itself: one thread, one core at most. Everything is undone by
-`release_threads`, or by itself when the lease was not renewed.
+A move gets what guests leave: where no core is idle, its threads have a weight of 4 % of one
+vCPU's, so that a vCPU that wants its core loses no more than that. vCPUs and the main loop are
+left alone. The main loop of a destination takes in a plain stream itself: one thread, as fast as
+the source, which is held, sends. Everything is undone by `release_threads`, or by itself when the
+lease was not renewed.
 """
 
 from __future__ import annotations
@@ -27,8 +29,13 @@ FOLLOW_EVERY = 0.02
 PERIOD = 20_000
 """Microseconds of a cgroup's quota period: short, so that nothing stands still for long."""
 
-WEIGHT_STEP = 1.25
-"""Factor of a thread's weight from one niceness to the next (kernel/sched/core.c)."""
+NICE = 15
+"""Niceness of threads that no cgroup holds: a weight of 36 beside a vCPU's 1024, or 3.4 % of a
+core that both want (sched_prio_to_weight, kernel/sched/core.c). Between sessions that the kernel
+groups (sched_autogroup), and between cgroups, niceness counts for nothing."""
+
+WEIGHTS = {"cgroup v2": ("cpu.weight", "4"), "cgroup v1": ("cpu.shares", "41")}
+"""What gives a cgroup 4 % of the weight of one with the defaults (100, 1024): 3.8 % of a core."""
 
 _MOVES = re.compile(r"mig/|live_mig|multifd|postcopy/|return path|fault-|bg_snap")
 _VCPU = re.compile(r"CPU \d+/")
@@ -50,19 +57,26 @@ def named(names: dict[int, str]) -> bool:
     return any(_VCPU.match(name) for name in names.values())
 
 
-def niceness(cores: float) -> int:
-    """Return how nice threads on ceil(cores) cores must be to get `cores` beside others."""
-    share = cores / math.ceil(cores)
-    if share >= 1:
-        return 0
-    return min(19, max(1, round(math.log((1 - share) / share, WEIGHT_STEP))))
-
-
 def best_cores(
-    count: int, busy: dict[int, float], allowed: set[int], near: set[int]
+    count: int,
+    busy: dict[int, float],
+    allowed: set[int],
+    near: set[int],
+    siblings: dict[int, set[int]] | None = None,
 ) -> tuple[int, ...]:
-    """Return `count` of the allowed cores: those near the NIC first, then the least busy."""
-    order = sorted(allowed, key=lambda core: (core not in near, busy.get(core, 0.0), core))
+    """Return `count` of the allowed cores: those near the NIC first, then the least busy.
+
+    A core counts as busy as all the hardware threads that share its units (`siblings`, by core,
+    itself among them): an idle one beside a vCPU's slows that vCPU.
+    """
+
+    def load(core: int) -> float:
+        sharing = (siblings or {}).get(core, {core}) | {core}
+        return sum(busy.get(each, 0.0) for each in sharing)
+
+    order = sorted(
+        allowed, key=lambda core: (core not in near, load(core), busy.get(core, 0.0), core)
+    )
     return tuple(sorted(order[: max(1, count)]))
 
 
@@ -84,7 +98,8 @@ class Quota:
             self.means = "cgroup v1"
             self._parent = root / cpu / places[cpu].lstrip("/")
             self._threads = "tasks"
-            self._make(pid, (("cpu.cfs_period_us", f"{PERIOD}"), ("cpu.cfs_quota_us", f"{quota}")))
+            limits = (("cpu.cfs_period_us", f"{PERIOD}"), ("cpu.cfs_quota_us", f"{quota}"))
+            self._make(pid, (*limits, WEIGHTS[self.means]))
 
     def _sweep(self) -> None:
         """Remove what was left here for processes that have ended."""
@@ -114,6 +129,8 @@ class Quota:
                 control.write_text("+cpu")
                 self._lent = True
             (self._folder / "cpu.max").write_text(limit)
+            name, weight = WEIGHTS[self.means]
+            (self._folder / name).write_text(weight)
         except OSError:
             self.remove()
             raise
@@ -145,11 +162,11 @@ class Confinement:
         allowed = os.sched_getaffinity(pid)
         self._usual = allowed, os.getpriority(os.PRIO_PROCESS, pid)
         count = min(math.ceil(cores), len(allowed))
-        self.cores = best_cores(count, _busy(), allowed, _near(interface))
+        self.cores = best_cores(count, _busy(), allowed, _near(interface), _siblings())
         self._quota: Quota | None = None
         with suppress(OSError, KeyError):
             self._quota = Quota(pid, cores)
-        self.nice = 0 if self._quota else niceness(cores)
+        self.nice = 0 if self._quota else NICE
         self._before: dict[int, tuple[set[int], int]] = {}
         self._lock = threading.Lock()
         self.until = math.inf
@@ -304,18 +321,33 @@ def _busy() -> dict[int, float]:
     }
 
 
+def _siblings() -> dict[int, set[int]]:
+    """Return by core the hardware threads that share its units; empty where nobody tells."""
+    found = {}
+    for folder in Path("/sys/devices/system/cpu").glob("cpu[0-9]*"):
+        with suppress(OSError, ValueError):
+            listed = (folder / "topology" / "thread_siblings_list").read_text()
+            found[int(folder.name[3:])] = _cores_in(listed)
+    return found
+
+
+def _cores_in(listed: str) -> set[int]:
+    """Read a kernel list such as "0-3,8"."""
+    cores: set[int] = set()
+    for part in filter(None, listed.strip().split(",")):
+        first, _, last = part.partition("-")
+        cores.update(range(int(first), int(last or first) + 1))
+    return cores
+
+
 def _near(interface: str) -> set[int]:
     """Return the cores of the NUMA node that an interface hangs on; empty: none is nearer."""
-    near: set[int] = set()
     if "/" in interface or not interface:
-        return near
+        return set()
     with suppress(OSError, ValueError):
         node = int(Path(f"/sys/class/net/{interface}/device/numa_node").read_text())
-        listed = Path(f"/sys/devices/system/node/node{node}/cpulist").read_text().strip()
-        for part in filter(None, listed.split(",")):
-            first, _, last = part.partition("-")
-            near.update(range(int(first), int(last or first) + 1))
-    return near
+        return _cores_in(Path(f"/sys/devices/system/node/node{node}/cpulist").read_text())
+    return set()
 
 
 QUESTIONS = {"confine": confine, "release_threads": release_threads}
