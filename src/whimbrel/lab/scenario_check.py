@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator
 
 from whimbrel.errors import ConfigError
-from whimbrel.model.method import Codec, Settings
+from whimbrel.model.method import Settings
 from whimbrel.model.policy import LONGEST_DOWNTIME
 from whimbrel.model.scenario import AutoSpec, GuestSpec, LinkSpec, Load, Scenario
 from whimbrel.model.units import MIB, PAGE, format_size
@@ -21,8 +21,6 @@ MOST_CHANNELS = 255
 """QEMU keeps multifd-channels in eight bits."""
 MOST_LINKS = 8
 """As many as the lab builds (`links.MAX_LINKS`, not imported here: it brings netlink along)."""
-LEVELS = {Codec.ZLIB: 9, Codec.ZSTD: 20}
-"""The highest level of each codec; 1 is the lowest that compresses."""
 
 Problems = Iterator[tuple[str, str]]
 
@@ -67,8 +65,10 @@ def _settings_problems(settings: Settings) -> Problems:
     if not 1 <= settings.channels <= MOST_CHANNELS:
         yield "channels", f"must be 1 to {MOST_CHANNELS}, not {settings.channels}"
     codec, level = settings.compression.codec, settings.compression.level
-    if not 1 <= level <= LEVELS[codec]:
-        yield "compression", f"{codec} has levels 1 to {LEVELS[codec]}, not {level}"
+    if codec.highest == 1 != level:
+        yield "compression", f"{codec} has no levels"
+    elif not 1 <= level <= codec.highest:
+        yield "compression", f"{codec} has levels 1 to {codec.highest}, not {level}"
     if settings.xbzrle_cache < PAGE:
         yield "xbzrle_cache", f"must hold at least one page ({format_size(PAGE)})"
     if settings.prepared_memory is not None:

@@ -16,6 +16,9 @@ class Capability(StrEnum):
     MULTICHANNEL = "multichannel"  # capability multifd
     ZLIB = "zlib"  # multifd-compression zlib
     ZSTD = "zstd"  # multifd-compression zstd
+    QPL = "qpl"  # multifd-compression qpl (Intel's in-memory analytics accelerator), QEMU 9.1
+    UADK = "uadk"  # multifd-compression uadk (accelerators of Kunpeng), QEMU 9.1
+    QATZIP = "qatzip"  # multifd-compression qatzip (Intel's QuickAssist), QEMU 9.2
     XBZRLE = "xbzrle"  # capability xbzrle
     THROTTLING = "throttling"  # capability auto-converge
     POSTCOPY = "postcopy"  # capability postcopy-ram, and userfaultfd in the kernel

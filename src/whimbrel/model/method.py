@@ -74,20 +74,37 @@ class Transport(StrEnum):
 
 
 class Codec(StrEnum):
-    """What compresses pages within the channels (QEMU: multifd-compression)."""
+    """What compresses pages within the channels (QEMU: multifd-compression).
+
+    The last three are accelerators, which write what zlib writes (DEFLATE).
+    """
 
     ZLIB = "zlib"
     ZSTD = "zstd"
+    QPL = "qpl"
+    UADK = "uadk"
+    QATZIP = "qatzip"
 
     @property
     def capability(self) -> Capability:
         """The capability both hosts need for it."""
         return Capability(self.value)
 
+    @property
+    def highest(self) -> int:
+        """The highest level that it can be set to; 1 is the lowest that compresses."""
+        return _HIGHEST[self]
+
+
+_HIGHEST = {Codec.ZLIB: 9, Codec.ZSTD: 20, Codec.QPL: 1, Codec.UADK: 1, Codec.QATZIP: 9}
+
+ACCELERATORS = (Codec.QPL, Codec.UADK, Codec.QATZIP)
+"""Codecs that a device beside the cores works out."""
+
 
 @dataclass(frozen=True)
 class Compression:
-    """A codec at a level (zlib 1 to 9, zstd 1 to 20)."""
+    """A codec at a level (1 to `Codec.highest`)."""
 
     codec: Codec
     level: int = 1

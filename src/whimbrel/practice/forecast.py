@@ -16,7 +16,7 @@ import numpy as np
 
 from whimbrel.model.inventory import Capability
 from whimbrel.model.memory import LinkProfile, Survey
-from whimbrel.model.method import Compression, Method, Settings
+from whimbrel.model.method import ACCELERATORS, Compression, Method, Settings
 from whimbrel.model.plan import Forecast, Plan, Rejection, Wish
 from whimbrel.model.record import MoveRecord
 from whimbrel.model.storage import DiskLoad, StoragePrediction
@@ -108,9 +108,19 @@ class Foreseen:
     storage: StoragePrediction | None = None
 
 
-def _compressions(outset: Outset) -> tuple[Compression, ...]:
-    higher = () if outset.depth is Depth.QUICK else HIGHER
-    return tuple(dict.fromkeys((outset.settings.compression, *COMPRESSIONS, *higher)))
+def compressions(
+    settings: Settings, depth: Depth, common: frozenset[Capability]
+) -> tuple[Compression, ...]:
+    """Return what a survey measures: the usual codecs, what was set, and accelerators.
+
+    Args:
+        settings: What holds for every method.
+        depth: How much time there is.
+        common: What both hosts can do: accelerators that one of them lacks are left out.
+    """
+    higher = () if depth is Depth.QUICK else HIGHER
+    fast = tuple(Compression(each) for each in ACCELERATORS if each.capability in common)
+    return tuple(dict.fromkeys((settings.compression, *COMPRESSIONS, *fast, *higher)))
 
 
 async def foresee(outset: Outset, generator: np.random.Generator) -> Foreseen:
@@ -124,6 +134,9 @@ async def foresee(outset: Outset, generator: np.random.Generator) -> Foreseen:
         HostError: A host cannot be reached, or the guest can neither be looked into nor counted.
     """
     channels = (*STREAMS, outset.settings.channels)
+    here, there = await asyncio.gather(
+        outset.source.capabilities(), outset.destination.capabilities()
+    )
     subject = Subject(
         outset.machine.inspection(),
         outset.link,
@@ -131,14 +144,11 @@ async def foresee(outset: Outset, generator: np.random.Generator) -> Foreseen:
         outset.there,
         assumed_link=outset.assumed,
         streams=tuple(dict.fromkeys(channels)),
-        compressions=_compressions(outset),
+        compressions=compressions(outset.settings, outset.depth, here & there),
         together=outset.together,
     )
     surveyed = await survey(subject, outset.depth, generator=generator)
     loads = await disk_loads(outset.machine, outset.copies) if outset.copies else ()
-    here, there = await asyncio.gather(
-        outset.source.capabilities(), outset.destination.capabilities()
-    )
     found = _Found(surveyed, loads, here, there)
     return await asyncio.to_thread(_planned, outset, found, generator)
 

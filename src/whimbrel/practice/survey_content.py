@@ -1,7 +1,8 @@
 """What pages hold: how far each codec shortens them, as streams do, and how fast. Pure but for CPU.
 
 A page compressed alone tells the level, from many pages at random; a stream does better than
-pages alone, by a factor that a few runs tell (docs/survey.md). QEMU keeps one stream per
+pages alone, by a factor that a few runs tell (docs/survey.md). What an accelerator does is taken
+for what zlib does at its lowest level: the same format, and no slower. QEMU keeps one stream per
 channel and flushes it once per packet of 128 pages (multifd-zlib.c 95-161, multifd-zstd.c
 91-148); so do we. Zero pages never reach a codec and are left out.
 """
@@ -85,7 +86,7 @@ def shortened(
 
 def stream(compression: Compression) -> Stream:
     """Return a new stream of the codec, as one channel of QEMU keeps it."""
-    if compression.codec is Codec.ZLIB:
+    if compression.codec is not Codec.ZSTD:
         deflate = zlib.compressobj(compression.level)
 
         def zlib_packet(pages: Packet) -> bytes:
@@ -174,14 +175,14 @@ def _timed(compression: Compression, runs: Sequence[Packet]) -> _Timed:
 
 def restorer(compression: Compression) -> Callable[[bytes], bytes]:
     """Return what restores the packets of one stream, in their order."""
-    if compression.codec is Codec.ZLIB:
+    if compression.codec is not Codec.ZSTD:
         return zlib.decompressobj().decompress
     return zstandard.ZstdDecompressor().decompressobj().decompress
 
 
 def _sizes(compression: Compression, pages: Packet) -> NDArray[np.float64]:
     """Return compressed over raw bytes of each page alone."""
-    if compression.codec is Codec.ZLIB:
+    if compression.codec is not Codec.ZSTD:
         sizes = [len(zlib.compress(page, compression.level)) for page in pages]
     else:
         encoder = zstandard.ZstdCompressor(level=compression.level)

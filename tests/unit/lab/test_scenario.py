@@ -21,7 +21,7 @@ from whimbrel.lab.scenario import (
     scenario_from,
     scenario_toml,
 )
-from whimbrel.lab.scenario_check import GUEST_ROOM, LEVELS, MOST_LINKS, SMALLEST_GUEST
+from whimbrel.lab.scenario_check import GUEST_ROOM, MOST_LINKS, SMALLEST_GUEST
 from whimbrel.model.method import CLASSIC, Codec, Compression, Method, PreparedMemory, Settings
 from whimbrel.model.plan import Goal
 from whimbrel.model.scenario import (
@@ -382,7 +382,7 @@ def scenarios(draw: st.DrawFn) -> Scenario:
         guest=GuestSpec(draw(st.integers(least, 1 << 40)), draw(st.integers(1, 512)), load),
         settings=Settings(
             channels=draw(st.integers(1, 255)),
-            compression=Compression(codec, draw(st.integers(1, LEVELS[codec]))),
+            compression=Compression(codec, draw(st.integers(1, codec.highest))),
             xbzrle_cache=draw(st.integers(PAGE, 1 << 36)),
             bandwidth_limit=draw(st.none() | positive),
             downtime_limit=draw(st.floats(1e-6, 2000)),

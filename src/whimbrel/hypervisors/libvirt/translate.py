@@ -159,8 +159,12 @@ def lacking(versions: Versions) -> dict[Capability, str]:
     }
 
 
+_NO_ACCELERATOR = "libvirt knows zlib and zstd only (virsh migrate --comp-methods)"
 _NOT_REACHED = {
     Capability.MPTCP: "libvirt's migration addresses have no word for MPTCP",
+    Capability.QPL: _NO_ACCELERATOR,
+    Capability.UADK: _NO_ACCELERATOR,
+    Capability.QATZIP: _NO_ACCELERATOR,
     Capability.FREE_PAGE_HINTS: "libvirt does not know virtio-balloon's free-page-hint",
     Capability.PAUSE_BEFORE_SWITCHOVER: "libvirt pauses before switchover and goes on by itself",
     Capability.TLS_PSK: "libvirt encrypts with certificates only, never with a key per move",

@@ -149,8 +149,15 @@ def _seconds(milliseconds: int | None) -> float | None:
 
 
 def _compression(compression: Compression) -> dict[str, Any]:
-    level = {Codec.ZLIB: "multifd-zlib-level", Codec.ZSTD: "multifd-zstd-level"}
-    return {
-        "multifd-compression": compression.codec.value,
-        level[compression.codec]: compression.level,
-    }
+    found: dict[str, Any] = {"multifd-compression": compression.codec.value}
+    if compression.codec in _LEVELS:
+        found[_LEVELS[compression.codec]] = compression.level
+    return found
+
+
+_LEVELS = {
+    Codec.ZLIB: "multifd-zlib-level",
+    Codec.ZSTD: "multifd-zstd-level",
+    Codec.QATZIP: "multifd-qatzip-level",
+}
+"""The parameters for levels; qpl and uadk have none (qapi/migration.json)."""

@@ -15,7 +15,7 @@ from whimbrel.hypervisors.simulated.machine import (
 from whimbrel.hypervisors.simulated.migration import CourseOf, SimulatedMigration
 from whimbrel.model.inventory import Capability, MigrationAddress, Vm
 from whimbrel.model.memory import HostProfile, LinkProfile, MemoryProfile, Survey
-from whimbrel.model.method import Postcopy, Tuning
+from whimbrel.model.method import ACCELERATORS, Postcopy, Tuning
 from whimbrel.model.prediction import Course
 from whimbrel.model.units import GIB, format_size
 from whimbrel.ports import Machine, Migration, Reception
@@ -26,6 +26,7 @@ EVERYTHING = frozenset(Capability) - {
     Capability.RDMA,
     Capability.RDMA_PIN_ALL,
     Capability.MPTCP,
+    *(codec.capability for codec in ACCELERATORS),
 }
 """What a simulated host can do unless told otherwise."""
 

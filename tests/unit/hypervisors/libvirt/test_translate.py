@@ -21,7 +21,7 @@ from whimbrel.hypervisors.libvirt.translate import (
     parameters_for,
 )
 from whimbrel.model.inventory import X509, Capability, MigrationAddress
-from whimbrel.model.method import Codec, Compression, Postcopy, Transport, Tuning
+from whimbrel.model.method import ACCELERATORS, Codec, Compression, Postcopy, Transport, Tuning
 from whimbrel.model.migration import Phase
 from whimbrel.model.storage import Extent
 from whimbrel.model.units import MIB
@@ -171,6 +171,7 @@ def test_what_no_libvirt_can_reach_is_missing_with_its_reason() -> None:
     missing = lacking(NEWEST)
     assert set(missing) == {
         Capability.MPTCP,
+        *(codec.capability for codec in ACCELERATORS),
         Capability.FREE_PAGE_HINTS,
         Capability.PAUSE_BEFORE_SWITCHOVER,
         Capability.TLS_PSK,

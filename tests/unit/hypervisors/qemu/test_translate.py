@@ -16,6 +16,7 @@ from whimbrel.hypervisors.qemu.translate import (
 )
 from whimbrel.model.inventory import Capability, MigrationAddress
 from whimbrel.model.method import (
+    ACCELERATORS,
     Codec,
     Compression,
     Method,
@@ -73,6 +74,17 @@ def test_the_codec_decides_which_level_is_set() -> None:
     assert parameters["multifd-compression"] == "zlib"
     assert parameters["multifd-zlib-level"] == 6
     assert "multifd-zstd-level" not in parameters
+
+
+def test_an_accelerator_is_named_and_only_qatzip_has_levels() -> None:
+    found = {
+        codec: parameters_for(Tuning(channels=2, compression=Compression(codec)))
+        for codec in ACCELERATORS
+    }
+    for codec, parameters in found.items():
+        assert parameters["multifd-compression"] == codec.value
+        assert ("multifd-qatzip-level" in parameters) == (codec is Codec.QATZIP)
+        assert "multifd-zlib-level" not in parameters
 
 
 def test_a_destination_may_choose_among_ports_and_a_source_has_one() -> None:
