@@ -53,10 +53,12 @@ def must_block_writes(seen: Sequence[Seen], allowed: int = LEAST) -> str:
     first, last = window[0], window[-1]
     if all(each.copying.ready for each in window):
         return _never_small(window, max(allowed, LEAST))
-    if last.copying.ready or last.copying.left <= LEAST:
-        return ""
     span = last.at - first.at
     copied = last.copying.done - first.copying.done
+    # What is little is soon copied; where more than that was, and it is not in step, it never is.
+    soon = last.copying.left <= LEAST and copied <= first.copying.left
+    if last.copying.ready or soon:
+        return ""
     written = copied + last.copying.left - first.copying.left
     if written <= KEEPS_UP * copied:
         return ""

@@ -33,6 +33,15 @@ def test_a_copy_that_stands_still_while_the_guest_writes_has_it_wait() -> None:
     assert must_block_writes(looks(0, 5e6))
 
 
+def test_little_that_is_left_is_given_the_time_to_be_copied() -> None:
+    assert must_block_writes(looks(50e3, 50e3, left=LEAST)) == ""
+
+
+def test_little_that_is_left_again_and_again_is_never_in_step() -> None:
+    assert must_block_writes(looks(262e3, 262e3, left=655_000))
+    assert must_block_writes(looks(262e3, 100e3, left=655_000 + 900_000)) == ""
+
+
 def test_nothing_is_decided_before_enough_was_seen() -> None:
     assert must_block_writes([]) == ""
     assert must_block_writes(looks(100e6, 200e6)[:5]) == ""
