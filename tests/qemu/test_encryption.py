@@ -119,9 +119,11 @@ async def move(
     return phases
 
 
-async def arrived(pair: Pair, machine: QemuMachine, tuning: Tuning) -> QemuReception:
-    """Move a guest and let it run at the destination."""
-    reception = await pair.destination.receive(pair.vm, tuning, pair.address)
+async def arrived(
+    pair: Pair, machine: QemuMachine, tuning: Tuning, address: MigrationAddress | None = None
+) -> QemuReception:
+    """Move a guest and let it run at the destination; by the pair's key unless told otherwise."""
+    reception = await pair.destination.receive(pair.vm, tuning, address or pair.address)
     migration = await pair.source.send(machine, tuning, reception.address)
     phases: set[Phase] = set()
     async for event in migration.watch():
@@ -497,6 +499,23 @@ async def test_certificates_of_one_authority_let_each_other_in_and_nobody_else(
     await reception.run()
     await reception.machine.forget_move()
     assert (Path(there) / "server-key.pem").exists()
+
+
+@pytest.mark.parametrize("name", ["tcp", "multichannel", "compressed", "postcopy", "preempt"])
+async def test_certificates_encrypt_whatever_a_key_does(
+    pair: Pair, tmp_path: Path, name: str
+) -> None:
+    ours, content = Authority("ours"), secrets.token_bytes(32)
+    here = ours.folder(tmp_path / "a", "client", "a.example")
+    there = ours.folder(tmp_path / "b", "server", "b.example")
+    machine = await pair.source.start(pair.vm)
+    mark(machine, content)
+    address = MigrationAddress(LOCAL, credentials=X509(here, there, "b.example"))
+    reception = await arrived(pair, machine, WAYS[name], address)
+    assert await reception.machine.running()
+    assert marked(reception.machine, content)
+    await reception.machine.forget_move()
+    assert MIGRATION not in await objects(reception.machine)
 
 
 async def test_a_destination_whose_certificate_says_another_name_gets_no_guest(
