@@ -24,6 +24,7 @@ LONG = {
     "libvirtd/test_moves.py",
     "libvirtd/test_storage.py",
     "libvirtd/test_person.py",
+    "libvirtd/test_shellless.py",
     "libvirtd/test_survey.py",
     "nested/test_smoke.py",
     "qemu/test_beside_others.py",

@@ -14,6 +14,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from whimbrel.cli.asked import Asked, Looking, settings_of, wish_of
+from whimbrel.cli.bare import (
+    assumed_between,
+    bare_checks,
+    bare_of,
+    probe_of,
+    refuse_what_needs_a_shell,
+)
 from whimbrel.cli.place import Place, refuse_unlike
 from whimbrel.cli.session import Session
 from whimbrel.cli.ways import (
@@ -27,7 +34,6 @@ from whimbrel.cli.ways import (
 from whimbrel.errors import ConfigError
 from whimbrel.model.check import Check, Result, failed
 from whimbrel.model.inventory import Capability, Host, MigrationAddress, MigrationLink, Vm
-from whimbrel.model.memory import LinkProfile
 from whimbrel.model.method import Method, Settings, Tuning, tuning_for
 from whimbrel.model.plan import Rejection, Wish
 from whimbrel.model.policy import Encryption
@@ -38,16 +44,14 @@ from whimbrel.practice.encryption import Refused, Ruling, credentials_between, r
 from whimbrel.practice.forecast import Foreseen, Outset, foresee
 from whimbrel.practice.preflight import PreflightSubject, preflight
 from whimbrel.practice.storage_places import DiskCopy, moved_vm, placed_copies
-from whimbrel.practice.survey_site import SiteHost, SiteLink
+from whimbrel.practice.survey_assumed import said_of
+from whimbrel.practice.survey_site import SiteLink
 from whimbrel.report.plan import Planned
 from whimbrel.store import Store
 from whimbrel.theory.calibrate import LAST
 from whimbrel.theory.checks.hosts import RDMA
 from whimbrel.theory.sharing import parse_share
 from whimbrel.theory.situation import Earlier
-
-UNKNOWN_LINK = LinkProfile({1: 1.25e8}, error=0.5)
-"""What a link is taken for that was neither measured nor described: 1 Gbit/s, or thereabouts."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,11 @@ class Journey:
         """All links that the move may use, the first first."""
         return (self.link, *self.further)
 
+    @property
+    def bare(self) -> tuple[str, ...]:
+        """The hosts to which only libvirt leads, and no shell."""
+        return bare_of((self.source, self.destination))
+
 
 async def begun(session: Session, asked: Asked) -> Journey:
     """Find the VM, both hosts and the way between them.
@@ -113,6 +122,7 @@ async def begun(session: Session, asked: Asked) -> Journey:
             f"{asked.vm} runs on {source.name} already.", "Name another host with --to."
         )
     refuse_unlike(source, destination)
+    refuse_what_needs_a_shell(asked, (source, destination))
     here, there = session.place(source.name), session.place(destination.name)
     link, further = await _ways(session, asked, source, destination)
     finding = asyncio.create_task(here.machine(seen))
@@ -211,12 +221,25 @@ async def checked(journey: Journey, tuning: Tuning | None = None) -> tuple[Check
         journey: The move.
         tuning: How it goes, where a saved plan says so; None: as it was asked for.
     """
-    session = journey.session
-    here, there = session.site(journey.source.name), session.site(journey.destination.name)
+    found = await _looked(journey, tuning)
+    if journey.shared is not None:
+        found = (*found, journey.shared)
+    found = tuple(await journey.here.judged(journey.machine, found, journey.there))
+    if isinstance(journey.ruling, Refused):
+        refusal = failed("encryption", journey.ruling.reason, journey.ruling.remedy)
+        return (*found, refusal)
+    return found
+
+
+async def _looked(journey: Journey, tuning: Tuning | None) -> tuple[Check, ...]:
+    session, places = journey.session, (journey.here, journey.there)
+    if journey.bare:
+        pair = (journey.source, journey.destination)
+        return tuple(await bare_checks(pair, places, journey.machine))
     subject = PreflightSubject(
         machine=journey.machine,
-        source=here,
-        destination=there,
+        source=session.site(journey.source.name),
+        destination=session.site(journey.destination.name),
         source_examiner=journey.here.examiner(),
         destination_examiner=journey.there.examiner(),
         address=journey.address,
@@ -226,14 +249,7 @@ async def checked(journey: Journey, tuning: Tuning | None = None) -> tuple[Check
         further=tuple(each.address for each in journey.further),
         choosing=tuning is None and journey.asked.method is Method.AUTO,
     )
-    found = await preflight(subject)
-    if journey.shared is not None:
-        found = (*found, journey.shared)
-    found = tuple(await journey.here.judged(journey.machine, found, journey.there))
-    if isinstance(journey.ruling, Refused):
-        refusal = failed("encryption", journey.ruling.reason, journey.ruling.remedy)
-        return (*found, refusal)
-    return found
+    return await preflight(subject)
 
 
 def _barred(checks: Sequence[Check]) -> tuple[Rejection, ...]:
@@ -248,20 +264,13 @@ def _barred(checks: Sequence[Check]) -> tuple[Rejection, ...]:
 async def outset_of(journey: Journey, past: Sequence[MoveRecord]) -> Outset:
     """Return what a forecast is made from."""
     session = journey.session
-    here, there = session.site(journey.source.name), session.site(journey.destination.name)
-    link = await SiteLink.between(here, there, journey.address.host)
-    together = await _together(journey, link)
-    known = journey.link.rate
-    assumed = UNKNOWN_LINK if known is None else LinkProfile({1: known}, error=0.2)
-    return Outset(
+    outset = Outset(
         machine=journey.machine,
         source=journey.here.hypervisor,
         destination=journey.there.hypervisor,
-        here=SiteHost(here),
-        there=SiteHost(there),
-        link=link,
-        together=together,
-        assumed=assumed,
+        here=probe_of(session, journey.source, journey.here),
+        there=probe_of(session, journey.destination, journey.there),
+        link=None,
         version=await journey.here.version(),
         wish=journey.wish,
         settings=journey.settings,
@@ -270,7 +279,21 @@ async def outset_of(journey: Journey, past: Sequence[MoveRecord]) -> Outset:
         past=past,
         earlier=_earlier(past, journey.asked.vm, time.time()),
         copies=journey.copies,
+        afar=session.shell(journey.source.name) is None,
     )
+    if journey.bare:
+        return await _with_assumed_link(journey, outset)
+    here, there = session.site(journey.source.name), session.site(journey.destination.name)
+    link = await SiteLink.between(here, there, journey.address.host)
+    return replace(outset, link=link, together=await _together(journey, link))
+
+
+async def _with_assumed_link(journey: Journey, outset: Outset) -> Outset:
+    pair, arrived = (journey.source, journey.destination), (journey.asked.vm, journey.here)
+    way = (journey.session, pair, journey.link)
+    assumed = await assumed_between(*way, arrived, outset.past)
+    said = said_of(assumed, journey.source.name, journey.destination.name, journey.bare)
+    return replace(outset, assumed=assumed.link, taken=said)
 
 
 async def _together(journey: Journey, first: SiteLink) -> SiteLink | None:

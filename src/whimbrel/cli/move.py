@@ -231,10 +231,13 @@ async def _move_disks(config: Config, asked: ask.Asked, later: Later) -> Storage
 
 @asynccontextmanager
 async def written(journey: Journey) -> AsyncIterator[MarkedJournal]:
-    """Hold the VM on both hosts, and a journal of its move; raises `Held` where others have it."""
+    """Hold the VM on both hosts, and a journal of its move; raises `Held` where others have it.
+
+    Where no shell leads there is no mark.
+    """
     session = journey.session
     names = (journey.asked.vm, journey.source.name, journey.destination.name)
-    sites = [session.site(name) for name in names[1:]]
+    sites = session.shells(names[1:])  # elsewhere libvirt's own lock is the guard
     with FileJournal.create(*names) as journal:
         async with held(Mark(journal.move, *names, myself()), sites) as marks:
             yield MarkedJournal(journal, marks)
@@ -259,6 +262,8 @@ def _announce(journey: Journey, how: Decided, screen: MoveScreen) -> None:
     for number, rung in enumerate(ladder(how.certificate), 1):
         screen.say(f"  rung {number}: {rung}")
     screen.say(f"  {journey.ruling.reason}")
+    for sentence in how.surveyed.assumed if how.surveyed else ():
+        screen.say(f"  {sentence}", "yellow")
     screen.deadline = journey.wish.total_time
     screen.begins(f"{journey.asked.vm} to {journey.destination.name}", how.tuning, how.prediction)
 

@@ -39,8 +39,10 @@ async def carried_out(
     """
     began = time.time()
     async with AsyncExitStack() as held:
-        destination = journey.session.site(journey.destination.name)
-        await held.enter_async_context(Claims(destination, journey.arrival or journey.machine.vm))
+        destination = journey.session.shell(journey.destination.name)
+        if destination is not None:
+            vm = journey.arrival or journey.machine.vm
+            await held.enter_async_context(Claims(destination, vm))
         request = await _request(journey, how, screen, journal, held)
         requests = [request]
 
@@ -146,7 +148,7 @@ async def _leave(journey: Journey, screen: MoveScreen) -> Leave | None:
 
 async def _budget(journey: Journey, screen: MoveScreen) -> Budget | None:
     cores = journey.wish.cpu_budget
-    if cores is None:
+    if cores is None or journey.bare:  # the plan has said that it is not held
         return None
     session = journey.session
     names = await nics_of(session, (journey.source, journey.destination), journey.link)

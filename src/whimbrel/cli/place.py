@@ -17,6 +17,7 @@ from whimbrel.hypervisors.libvirt import LibvirtHost
 from whimbrel.hypervisors.libvirt.checks import at_home, in_virsh, own_checks, seen_by_both
 from whimbrel.hypervisors.libvirt.examine import LibvirtExaminer
 from whimbrel.hypervisors.libvirt.machine import LibvirtMachine
+from whimbrel.hypervisors.libvirt.teller import LibvirtTeller
 from whimbrel.hypervisors.libvirt.translate import dotted
 from whimbrel.hypervisors.qemu import ResidentHost
 from whimbrel.hypervisors.qemu.compare import QemuExaminer
@@ -25,7 +26,6 @@ from whimbrel.model.check import Check, failed, passed
 from whimbrel.model.inventory import X509, Host
 from whimbrel.model.migration import ENDS, Event, Phase, PhaseChange
 from whimbrel.model.overview import VmSeen
-from whimbrel.model.uri import parse_uri
 from whimbrel.ports import Examiner, Hypervisor, Machine
 
 BY_HAND = "Start it with whimbrel up, from a file that describes it (docs/config.md)."
@@ -147,6 +147,10 @@ class LibvirtPlace:
         """See `Place.examiner`."""
         return LibvirtExaminer(self.hypervisor)
 
+    def teller(self) -> LibvirtTeller:
+        """Return what libvirt tells of the host itself, where no shell leads there."""
+        return LibvirtTeller(self.hypervisor)
+
     async def judged(
         self, machine: Machine, checks: Sequence[Check], there: Place, /
     ) -> list[Check]:
@@ -193,15 +197,6 @@ def not_moved(vm: str, host: str) -> ConfigError:
 
 def refuse_unlike(source: Host, destination: Host) -> None:
     """Raise `ConfigError` where no move leads from one host to the other, before they are asked."""
-    for host in (source, destination):
-        place = parse_uri(host.uri)
-        if not place.shell:
-            raise ConfigError(
-                f"Nothing can move from or to {host.name}: only libvirt leads there, and plan and "
-                "move need a shell too, for marks, reserved memory and the probe of the link.",
-                f'Where SSH leads there: uri = "libvirt+ssh://{place.address}/system"; on that '
-                'host itself: "libvirt:///system".',
-            )
     if runs_libvirt(source) == runs_libvirt(destination):
         return
     kinds = {True: "run by libvirt", False: "plain QEMU"}

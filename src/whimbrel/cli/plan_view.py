@@ -62,6 +62,8 @@ def _headline(said: Planned) -> Text:
 
 def _theory(said: Planned, plan: Plan) -> Iterator[RenderableType]:
     yield _guest(said)
+    for sentence in said.surveyed.assumed if said.surveyed else ():
+        yield Text(f"  {sentence}", style="yellow")
     if said.storage is not None:
         yield _disks(said.storage)
     table = grid(CANDIDATE_COLUMNS, left=1)
@@ -87,11 +89,14 @@ def _guest(said: Planned) -> Text:
         return Text("  not surveyed", style="dim")
     survey = said.surveyed.survey
     memory = survey.memory
+    link = format_link(survey.link.goodput_for(1))
+    if said.surveyed.assumed:
+        link = f"assumed to carry {link}"
     words = [
         f"{format_size(memory.total)} of memory",
         f"{memory.zero_share:.0%} zero",
         f"written {format_rate(memory.dirty.distinct(1.0) * 4096)}",
-        f"link {format_link(survey.link.goodput_for(1))}",
+        f"link {link}",
         f"surveyed in {format_time(said.surveyed.duration)}",
     ]
     return Text("  " + ", ".join(words), style="dim")

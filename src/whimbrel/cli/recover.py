@@ -130,14 +130,13 @@ class _Job:
                 )
         way = f"{lost.source} to {lost.destination}"
         self._say(f"{lost.vm}, {way}, begun by {lost.holder}:")
+        names = (lost.source, lost.destination)
+        sites = {name: site for name in names if (site := session.shell(name)) is not None}
         hosts = Hosts(
             session.place(lost.source).hypervisor,
             session.place(lost.destination).hypervisor,
-            {
-                name: session.site(name)
-                for name in (lost.source, lost.destination)
-                if name not in found.silent
-            },
+            {name: site for name, site in sites.items() if name not in found.silent},
+            bare=frozenset(names) - sites.keys(),
         )
         repaired = await recover(
             lost,

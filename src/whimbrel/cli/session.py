@@ -74,6 +74,15 @@ class Session:
             self._sites[name] = connect(host)
         return self._sites[name]
 
+    def shell(self, name: str) -> Site | None:
+        """Return a host's site, as `site` does; None where only libvirt leads to the host."""
+        return self.site(name) if parse_uri(self.config.host(name).uri).shell else None
+
+    def shells(self, names: Iterable[str]) -> list[Site]:
+        """Return the sites of those hosts to which a shell leads."""
+        found = (self.shell(name) for name in names)
+        return [site for site in found if site is not None]
+
     def hypervisor(self, name: str) -> ResidentHost:
         """Return a host's plain QEMU, of which nothing is asked yet.
 
@@ -90,8 +99,7 @@ class Session:
             place = parse_uri(host.uri)
             if place.unguarded:
                 typer.echo(f"Host {name}: {UNGUARDED}", err=True)
-            site = self.site(name) if place.shell else None
-            self._libvirts[name] = connect_libvirt(host, site)
+            self._libvirts[name] = connect_libvirt(host, self.shell(name))
         return self._libvirts[name]
 
     def place(self, name: str) -> Place:

@@ -9,6 +9,7 @@ config ──► links in common ──► further NICs ──► MPTCP set up f
 import asyncio
 import ipaddress
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,7 +94,7 @@ async def prepare_network(
 
 async def take_back(session: Session, names: Iterable[str], tell: Callable[[str], object]) -> None:
     """Take back what whimbrels that died have set up for several NICs, and tell of it."""
-    for name, commands in (await sweep_nics(session.site(each) for each in names)).items():
+    for name, commands in (await sweep_nics(session.shells(names))).items():
         tell(f"{name}: taken back what a whimbrel that died had set up: {'; '.join(commands)}")
 
 
@@ -138,6 +139,27 @@ async def nics_of(
     route = str(await here.ask("link_route", address=link.address))
     seen_here, seen_there = await asyncio.gather(here.ask("interfaces"), there.ask("interfaces"))
     return _with(seen_here, route), _with(seen_there, link.address)
+
+
+async def nominal_rate(
+    session: Session, pair: tuple[Host, Host], link: MigrationLink
+) -> float | None:
+    """Return the bytes per second that the interfaces of a link say they carry, the slower one.
+
+    Asked is every end to which a shell leads; None where none says anything.
+    """
+    found = []
+    for host, receives in zip(pair, (False, True), strict=True):
+        site = session.shell(host.name)
+        if site is None:
+            continue
+        with suppress(HostError):
+            route = link.address
+            if not receives:
+                route = str(await site.ask("link_route", address=link.address))
+            seen = await site.ask("interfaces")
+            found.append(seen[_with(seen, route)]["rate"] if _with(seen, route) else None)
+    return min((float(each) for each in found if each), default=None)
 
 
 def _with(interfaces: Mapping[str, Any], address: str) -> str:
@@ -203,13 +225,21 @@ async def moves_over(
 ) -> list[Mark]:
     """Return the other moves under way from or to these hosts over the same networks.
 
-    One that has not said its address yet counts; one whose whimbrel has died does not.
+    One that has not said its address yet counts; one whose whimbrel has died does not, nor one
+    between hosts to which no shell leads.
     """
-    sites = [session.site(each.name) for each in pair]
     try:
-        found = await asyncio.gather(*(marks_on(site) for site in sites))
+        return await moves_marked(session, pair, links, vm)
     except HostError:
         return []  # the preflight says what is wrong with that host
+
+
+async def moves_marked(
+    session: Session, pair: tuple[Host, Host], links: Sequence[MigrationLink], vm: str
+) -> list[Mark]:
+    """Return the same; raises `HostError` where a host does not tell."""
+    sites = session.shells(each.name for each in pair)
+    found = await asyncio.gather(*(marks_on(site) for site in sites))
     networks = {network_of(each.address) for each in links}
     moves = {
         mark.origin: mark

@@ -167,10 +167,12 @@ def problems(keys: FileKeys) -> Iterator[tuple[Place, str]]:
     for name, host in keys.hosts.items():
         if not NAME.fullmatch(name):
             yield ("hosts", name), f"the name {PLAIN_NAME}"
-        if parse_uri(host.uri).local:
+        place = parse_uri(host.uri)
+        if place.local or not place.shell:
+            other = "this one is local" if place.local else "only libvirt leads to this one"
             for key in ("identity", "known_hosts"):
                 if getattr(host, key) is not None:
-                    yield ("hosts", name, key), "is for hosts that SSH reaches; this one is local"
+                    yield ("hosts", name, key), f"is for hosts that SSH reaches; {other}"
         yield from _only_for_its_kind(name, host)
         twice = {socket for socket in host.sockets if host.sockets.count(socket) > 1}
         for socket in sorted(twice):

@@ -94,6 +94,7 @@ class Surveyed:
         sampled_pages: Pages that were watched for changes.
         looks: How often each of them was looked at; 0: the hypervisor counted.
         notes: What a person should know: what is unsteady, unknown or extrapolated.
+        assumed: What was taken for granted because nothing could measure it; whole sentences.
     """
 
     survey: Survey
@@ -106,3 +107,4 @@ class Surveyed:
     sampled_pages: int = 0
     looks: int = 0
     notes: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()

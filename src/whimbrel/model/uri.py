@@ -5,6 +5,7 @@ qemu+ssh://user@host:port          plain QEMU there
 libvirt:///system                  this machine, run by libvirt
 libvirt+ssh://user@host:port/system    likewise there, over SSH
 libvirt+tls://host:port/system         over libvirt's TLS; no shell leads there
+libvirt+tls://host/system?pkipath=/path    the same, with the certificates of that folder
 libvirt+tcp://host:port/system         over plain TCP, for labs: anybody may listen and come in
 libvirt+unix:///system?socket=/path    this machine, another socket of libvirt's
 """
@@ -21,6 +22,9 @@ LIBVIRT = "libvirt"
 
 _ON_THIS_MACHINE = {"libvirt", "libvirt+unix"}
 _ELSEWHERE = {"libvirt+ssh", "libvirt+tls", "libvirt+tcp"}
+
+_PATHS = {"libvirt+unix": "socket", "libvirt+tls": "pkipath"}
+"""What a URI may say besides, a path on this machine: libvirt's own words for it."""
 
 _HINT = (
     f'Write it as "{LOCAL}", or "{SSH}://user@host:port"; user and port may be left out. '
@@ -92,9 +96,10 @@ def _libvirt(text: str, parts: SplitResult) -> HostPlace:
         raise ConfigError(f'"{text}" names no host and port that can be reached.', _LIBVIRT_HINT)
     if parts.hostname and parts.hostname.startswith("-"):
         raise ConfigError(f'"{text}" names no host and port that can be reached.', _LIBVIRT_HINT)
-    socket = parse_qs(parts.query).get("socket", [""])
-    wanted = f"socket={quote(socket[0])}" if parts.scheme == "libvirt+unix" else ""
-    if parts.query and (not wanted or len(socket) > 1 or not socket[0].startswith("/")):
+    key = _PATHS.get(parts.scheme, "")
+    path = parse_qs(parts.query).get(key, [""])
+    wanted = f"{key}={quote(path[0])}" if parts.query else ""
+    if wanted and (not key or len(path) > 1 or not path[0].startswith("/")):
         raise ConfigError(f'"{text}" asks for more than a place.', _LIBVIRT_HINT)
     own = parts._replace(scheme=parts.scheme.replace(LIBVIRT, "qemu", 1), query=wanted)
     return HostPlace(

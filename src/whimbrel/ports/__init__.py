@@ -16,6 +16,7 @@ which practice calls only after one of these reports.
     memory      what is asked about a guest's memory
     storage     what is asked of a machine's disks
     site        what is asked of a host's operating system
+    teller      what its hypervisor tells of a host, where no shell leads there
 
 Every method may raise `HostError` when the hypervisor fails or cannot be reached.
 Contracts are checked by tests/contract on every adapter.
@@ -34,6 +35,7 @@ from whimbrel.model.preflight import HypervisorFacts, MachineFacts
 from whimbrel.ports.memory import IN_MEMORY, NEVER_PROVIDED, SWAPPED_OUT, Inspection, Look, Written
 from whimbrel.ports.site import Finished, Shell, Site, Talk
 from whimbrel.ports.storage import Carrying, Export, Mirror, Storage
+from whimbrel.ports.teller import Teller
 
 __all__ = [
     "IN_MEMORY",
@@ -58,6 +60,7 @@ __all__ = [
     "Standing",
     "Storage",
     "Talk",
+    "Teller",
     "Written",
 ]
 

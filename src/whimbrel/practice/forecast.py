@@ -68,6 +68,8 @@ class Outset:
         copies: Disks that are copied beforehand, over the same link.
         together: Probes all NICs that both hosts share at once; None: there is one.
         barred: Methods that a check keeps out, and why.
+        afar: Whether only its hypervisor leads to the guest.
+        taken: What is taken for granted rather than measured, a sentence each.
     """
 
     machine: Machine
@@ -88,6 +90,8 @@ class Outset:
     copies: Sequence[DiskCopy] = ()
     together: LinkProbe | None = None
     barred: Sequence[Rejection] = ()
+    afar: bool = False
+    taken: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -146,6 +150,8 @@ async def foresee(outset: Outset, generator: np.random.Generator) -> Foreseen:
         streams=tuple(dict.fromkeys(channels)),
         compressions=compressions(outset.settings, outset.depth, here & there),
         together=outset.together,
+        afar=outset.afar,
+        assumed=outset.taken,
     )
     surveyed = await survey(subject, outset.depth, generator=generator)
     loads = await disk_loads(outset.machine, outset.copies) if outset.copies else ()

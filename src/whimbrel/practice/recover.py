@@ -154,11 +154,19 @@ def _from_marks(marks: Sequence[tuple[str, Mark]]) -> list[Lost]:
 
 @dataclass(frozen=True)
 class Hosts:
-    """The two hosts of a move to recover."""
+    """The two hosts of a move to recover.
+
+    Attributes:
+        source: The one it left.
+        destination: The one it was to go to.
+        sites: The sites of those that answer, by name.
+        bare: Names of those to which no shell leads; they bear no mark.
+    """
 
     source: Hypervisor
     destination: Hypervisor
     sites: Mapping[str, Site]
+    bare: frozenset[str] = frozenset()
 
 
 async def recover(
@@ -212,7 +220,7 @@ async def recover(
             repaired = await repair(deserted, record, told)
         await _settle_disks(lost, hosts, repaired)
         await _settle_memory(lost, hosts, repaired)
-        silent = {lost.source, lost.destination} - hosts.sites.keys()
+        silent = {lost.source, lost.destination} - hosts.sites.keys() - hosts.bare
         left = tuple(f"The move's mark may still be on {name}." for name in sorted(silent))
         repaired = replace(repaired, left=left)
         await record.before(Step.CLOSED, **_closing(repaired))

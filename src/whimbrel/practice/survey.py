@@ -25,6 +25,7 @@ from whimbrel.model.method import Codec, Compression
 from whimbrel.model.survey import Depth, HostFacts, LinkReading, Surveyed
 from whimbrel.ports import Inspection
 from whimbrel.practice.gently import gently
+from whimbrel.practice.survey_afar import survey_afar
 from whimbrel.practice.survey_content import Shortened
 from whimbrel.practice.survey_dirty import UNSTEADY
 from whimbrel.practice.survey_guest import GuestReading, survey_guest
@@ -92,6 +93,9 @@ class Subject:
         streams: Numbers of streams that moves may use, the likeliest first.
         compressions: Codecs and levels that moves may use.
         together: Probes all NICs at once, over MPTCP; None: there is one.
+        afar: Whether only its hypervisor leads to the guest, so that each page that is looked at
+            takes long.
+        assumed: What is taken for granted rather than measured, a sentence each.
     """
 
     guest: Inspection
@@ -104,6 +108,8 @@ class Subject:
     streams: Sequence[int] = (1, 2)
     compressions: Sequence[Compression] = COMPRESSIONS
     together: LinkProbe | None = None
+    afar: bool = False
+    assumed: Sequence[str] = ()
 
 
 async def survey(
@@ -128,7 +134,7 @@ async def survey(
     probes = (subject.source, there)
     before = [await probe.idle() for probe in probes]
     chance = generator or np.random.default_rng()
-    guest = await survey_guest(subject.guest, effort, subject.compressions, chance)
+    guest = await _guest(subject, depth, chance)
     after = [await probe.idle() for probe in probes]
     own = _cpu() - used
     spare = [
@@ -154,7 +160,14 @@ async def survey(
         sampled_pages=guest.sampled,
         looks=guest.looks,
         notes=(*guest.notes, *_notes(guest.memory, reading, shared=shared)),
+        assumed=tuple(subject.assumed),
     )
+
+
+async def _guest(subject: Subject, depth: Depth, chance: np.random.Generator) -> GuestReading:
+    if subject.afar:
+        return await survey_afar(subject.guest, depth, subject.compressions, chance)
+    return await survey_guest(subject.guest, EFFORTS[depth], subject.compressions, chance)
 
 
 async def _profiles(

@@ -1,6 +1,7 @@
 """Which NICs two hosts share, and what a move takes of a link that others use as well."""
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -64,6 +65,9 @@ class Sites:
 
     def site(self, name: str) -> Site:
         return cast("Site", self._sites[name])
+
+    def shells(self, names: Iterable[str]) -> list[Site]:
+        return [self.site(name) for name in names]
 
 
 def shared(

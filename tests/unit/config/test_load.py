@@ -175,6 +175,11 @@ def test_an_unknown_host_is_told_with_the_nearest_name(folder: Path) -> None:
         ('[hosts.a]\nuri = "qemu+ssh://-oProxyCommand=x"\n', "names no host", ""),
         ('[hosts."a/b"]\nuri = "qemu:///local"\n', "hosts.a/b: the name must be letters", ""),
         (HOST + 'identity = "/key"\n', "is for hosts that SSH reaches", ""),
+        (
+            '[hosts.a]\nuri = "libvirt+tls://a/system"\nidentity = "/key"\n',
+            "only libvirt leads",
+            "",
+        ),
         (HOST + 'sockets = ["/q", "/q"]\n', '"/q" is named twice', ""),
         (HOST + 'peer = "qemu+tls://a/system"\n', "is for hosts that libvirt runs", ""),
         (LIBVIRT + 'peer = "b.example.org"\n', "is no URI under which other hosts'", "virsh -c"),

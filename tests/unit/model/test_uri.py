@@ -46,6 +46,7 @@ def test_what_is_no_uri_is_refused_with_one_that_is(text: str) -> None:
         ("libvirt+ssh://root@east/system", "qemu+ssh://root@east/system", False, True),
         ("libvirt+ssh://east:2222/system", "qemu+ssh://east:2222/system", False, True),
         ("libvirt+tls://east/system", "qemu+tls://east/system", False, False),
+        ("libvirt+tls://e/system?pkipath=/pki", "qemu+tls://e/system?pkipath=/pki", False, False),
         ("libvirt+tcp://[fd00::1]:1/system", "qemu+tcp://[fd00::1]:1/system", False, False),
     ],
 )
@@ -71,6 +72,9 @@ def test_libvirts_hosts_are_mapped_on_its_own_transport(
         "libvirt+ssh://east/system?command=/tmp/x",
         "libvirt+ssh://east/system#x",
         "libvirt+ext://east/system",
+        "libvirt+tls://east/system?pkipath=pki",
+        "libvirt+tls://east/system?no_verify=1",
+        "libvirt+tcp://east/system?pkipath=/pki",
         "libvirt+unix:///system?socket=relative",
         "libvirt+unix:///system?socket=/a&socket=/b",
     ],

@@ -56,6 +56,10 @@ class NoSuchDomain(CommandRefused):
     """libvirt holds no VM of that name, or no more."""
 
 
+class Busy(CommandRefused):
+    """Another job has the VM, for so long that libvirt did not begin with ours."""
+
+
 class Aborted(CommandRefused):
     """A job ended because somebody called it off."""
 
@@ -138,6 +142,12 @@ class Connection:
         """Return the host's cores."""
         return int((await self.call(self._handle.getInfo))[2])
 
+    async def idle(self) -> float:
+        """Return the seconds for which the host's cores were idle since boot, all together."""
+        every = libvirt.VIR_NODE_CPU_STATS_ALL_CPUS
+        told = await self.call(self._handle.getCPUStats, every, 0)
+        return sum(int(told.get(each, 0)) for each in ("idle", "iowait")) / 1e9
+
     async def capabilities(self) -> str:
         """Return what libvirt says of the host, as its XML."""
         return await self.call(self._handle.getCapabilities)
@@ -211,6 +221,8 @@ class Connection:
         number, words = error.get_error_code(), str(error.get_error_message() or error)
         if number == libvirt.VIR_ERR_NO_DOMAIN:
             return NoSuchDomain(f"{self.name}: {words}")
+        if number == libvirt.VIR_ERR_OPERATION_TIMEOUT:
+            return Busy(f"libvirt on host {self.name} refused: {words}")
         if number == libvirt.VIR_ERR_OPERATION_ABORTED:
             return Aborted(f"{self.name}: {words}")
         if number in _numbers("RPC", "NO_CONNECT", "INVALID_CONN", "AUTH_FAILED"):

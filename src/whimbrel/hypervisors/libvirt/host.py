@@ -137,7 +137,8 @@ class LibvirtHost:
         await self._require(tuning, address, Side.DESTINATION)
         connection = await self.connection()
         port = address.port or await self._free_port()
-        if taken := self._waiting(lambda each: each.address.port == port):
+        taken = self._waiting(lambda each: each.address.port == port)
+        if port and taken:
             raise CommandRefused(
                 f"Port {port} of {self.name} waits for {taken.machine.vm.name}.",
                 "Choose another port, or none.",
@@ -147,6 +148,7 @@ class LibvirtHost:
             raise CommandRefused(f"{self.name} already has a VM {vm.name} that lives.")
         await self._prove(address.host)
         machine = LibvirtMachine(vm, connection, None, self._site)
+        machine.promised = True
         return self._expect(machine, connection, replace(address, port=port), tuning)
 
     async def send(
@@ -158,6 +160,11 @@ class LibvirtHost:
         if not isinstance(address, LibvirtAddress) or address.there is None:
             raise ConfigError(f"VM {machine.vm.name} is run by libvirt: it can go to libvirt only.")
         domain, reception = await held.domain(), address.there
+        if under_way(await domain.job()):  # libvirt would let us wait for it, and refuse then
+            raise CommandRefused(
+                f"libvirt on host {self.name} is at work on {machine.vm.name} already.",
+                f"See at what: virsh domjobinfo {machine.vm.name}",
+            )
         departure = await self._departure(held, address.there, tuning, address)
         if held.proven:
             departure = replace(departure, flags=departure.flags | {"UNSAFE"})
@@ -169,6 +176,7 @@ class LibvirtHost:
         ]
         migration = LibvirtMigration(held, domain, heard, ears, departure)
         held.carries = None
+        reception.machine.promised = False
         migration.depart()
         await migration.begun()
         return migration
@@ -241,7 +249,12 @@ class LibvirtHost:
         return next(filter(wanted, reversed(self._receptions)), None)
 
     async def _free_port(self) -> int:
-        """Choose a port; where another program has taken it, the move fails at its beginning."""
+        """Choose a port; where another program has taken it, the move fails at its beginning.
+
+        0: libvirt chooses, of those that its qemu.conf allows, which cannot be seen from here.
+        """
+        if self._site is None:
+            return 0
         ports = (await self.settings()).ports
         self._waiting(lambda _: True)
         free = set(ports) - {each.address.port for each in self._receptions}

@@ -47,6 +47,8 @@ class LibvirtMachine:
         leaving: libvirt's call that moves it away, while there is one.
         last: How far the last move from it came, as this whimbrel saw.
         expected: Whether its guest is still to arrive.
+        promised: Whether libvirt has yet to be told of it: a VM of that name which is there all
+            the same is somebody else's.
         proven: Whether it was proved that the destination sees the same disks: libvirt, which
             only looks at the kind of file system, then need not believe it.
         carries: The disks that its next move copies, how much of each chain, and the port where
@@ -60,6 +62,7 @@ class LibvirtMachine:
         self.leaving: Awaitable[None] | None = None
         self.last = Phase.IDLE
         self.expected = False
+        self.promised = False
         self.proven = False
         self.carries: tuple[tuple[str, ...], Extent, int] | None = None
         self._connection, self._domain, self._site = connection, domain, site
@@ -176,6 +179,8 @@ class LibvirtMachine:
     async def stop(self) -> None:
         """See `ports.Machine.stop`; what libvirt remembers of a VM beyond its end stays."""
         self.expected = False
+        if self.promised:
+            return
         leaving, self.leaving = self.leaving, None
         if leaving is not None:
             with suppress(TimeoutError, HostError):

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from whimbrel.errors import CommandRefused, HostError, HostUnreachable, Unsupported
-from whimbrel.hypervisors.libvirt.connection import Aborted
+from whimbrel.hypervisors.libvirt.connection import Aborted, Busy
 from whimbrel.hypervisors.libvirt.machine import LibvirtAddress
 from whimbrel.hypervisors.libvirt.phases import STATES, TOLD, way_between
 from whimbrel.hypervisors.libvirt.states import Happening, State
@@ -303,6 +303,8 @@ class LibvirtMigration:
         if not isinstance(error, HostError):
             raise error
         self._reason = error.what
+        if isinstance(error, Busy) and self._departure is not None:
+            self._departure.reception.machine.promised = True  # what is there is another's
         state = await self._domain.state()
         if state is State.LOST_POSTCOPY:
             return self._enter(Phase.POSTCOPY_PAUSED)

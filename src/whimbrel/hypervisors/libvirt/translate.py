@@ -122,11 +122,12 @@ def address_parameters(
 ) -> dict[str, Any]:
     """Return the typed parameters that name where the destination listens, and only there.
 
-    Disks whose port libvirt chooses are taken at the same address.
+    Disks whose port libvirt chooses are taken at the same address; so is memory (port 0).
     """
     host = f"[{address.host}]" if ":" in address.host else address.host
+    port = f":{address.port}" if address.port else ""
     parameters: dict[str, Any] = {
-        "migrate_uri": f"{transport.value}://{host}:{address.port}",
+        "migrate_uri": f"{transport.value}://{host}{port}",
         "listen_address": address.host,
     }
     if address.credentials is not None and address.credentials.hostname:

@@ -1,16 +1,21 @@
 """What a VM of libvirt's says of a move, as whoever finds it must know it."""
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from whimbrel.errors import CommandRefused
-from whimbrel.hypervisors.libvirt.machine import LibvirtMachine
+from whimbrel.hypervisors.libvirt.connection import Busy
+from whimbrel.hypervisors.libvirt.inspect import stretches
+from whimbrel.hypervisors.libvirt.machine import LibvirtMachine, LibvirtReception
+from whimbrel.hypervisors.libvirt.migration import Departure, LibvirtMigration
 from whimbrel.hypervisors.libvirt.states import State
-from whimbrel.model.inventory import Vm
-from whimbrel.model.migration import Phase
-from whimbrel.model.units import MIB
+from whimbrel.model.inventory import MigrationAddress, Vm
+from whimbrel.model.method import Tuning
+from whimbrel.model.migration import Phase, PhaseChange
+from whimbrel.model.units import MIB, PAGE
 
 if TYPE_CHECKING:
     from whimbrel.hypervisors.libvirt.connection import Connection, Domain
@@ -59,3 +64,54 @@ async def test_a_vm_says_how_far_a_move_is(told: Told, *, running: bool, phase: 
     machine = LibvirtMachine(Vm("web", MIB), nobody, cast("Domain", told), None)
     standing = await machine.standing()
     assert (standing.running, standing.phase) == (running, phase)
+
+
+class Somebodys:
+    """A libvirt that has a VM of that name, which another whimbrel has just brought there."""
+
+    name = "b"
+
+    async def domain(self, name: str) -> Any:
+        raise AssertionError(f"{name} is none of ours")
+
+
+async def test_what_was_only_promised_is_never_ended_as_somebody_elses_vm() -> None:
+    machine = LibvirtMachine(Vm("web", MIB), cast("Connection", Somebodys()), None, None)
+    machine.expected = machine.promised = True
+    await machine.stop()
+    assert not machine.expected
+
+
+class Held(Told):
+    """A VM that another move has, for as long as libvirt lets anybody wait."""
+
+    async def migrate(self, *_: object) -> None:
+        raise Busy("cannot acquire state change lock")
+
+
+async def test_a_move_that_libvirt_never_began_ends_nothing_at_the_destination() -> None:
+    domain = cast("Domain", Held(State.RUNNING))
+    nobody = cast("Connection", None)
+    there = LibvirtMachine(Vm("web", MIB), cast("Connection", Somebodys()), None, None)
+    reception = LibvirtReception(there, nobody, MigrationAddress("10.0.0.2"), Tuning())
+    departure = Departure(domain, reception, frozenset(), {})
+    here = LibvirtMachine(Vm("web", MIB), nobody, domain, None)
+    migration = LibvirtMigration(here, domain, asyncio.Queue(), (), departure)
+    migration.depart()
+    *_, last = [event async for event in migration.watch()]
+    assert isinstance(last, PhaseChange)
+    assert last.phase is Phase.FAILED
+    await there.stop()
+
+
+def test_neighbouring_pages_are_read_at_once() -> None:
+    near = [0, 1, 2, 9, 4, 5]
+    size = 16 * PAGE
+    assert stretches(near, 1 << 30) == [
+        (0, 3 * PAGE),
+        (9 * PAGE, PAGE),
+        (4 * PAGE, 2 * PAGE),
+    ]
+    assert stretches(range(40), 1 << 30) == [(0, size), (size, size), (2 * size, 8 * PAGE)]
+    gap = 8 * PAGE
+    assert stretches(range(7, 9), gap) == [(7 * PAGE, PAGE), (4 << 30, PAGE)]

@@ -86,6 +86,10 @@ def test_the_destination_listens_at_the_named_address_and_nowhere_else() -> None
     }
 
 
+def test_without_a_port_libvirt_chooses_one_of_those_that_its_host_allows() -> None:
+    assert address_parameters(MigrationAddress("10.0.0.2"))["migrate_uri"] == "tcp://10.0.0.2"
+
+
 ROWS: dict[str, tuple[Tuning, set[str], dict[str, Any]]] = {
     "PARALLEL": (Tuning(channels=3), {"PARALLEL"}, {"parallel.connections": 3}),
     "zlib": (
