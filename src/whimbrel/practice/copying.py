@@ -14,7 +14,7 @@ from typing import Protocol
 
 from whimbrel.errors import CommandRefused, HostError
 from whimbrel.model.storage import Copying, StorageProgress
-from whimbrel.model.units import format_time
+from whimbrel.model.units import MIB, format_time
 from whimbrel.ports import Mirror
 from whimbrel.theory.mirroring import Seen, must_block_writes, shares
 
@@ -29,6 +29,10 @@ KEPT = 64
 
 PATIENCE = 30.0
 """Seconds that a copy may stand still with bytes left, unless told."""
+
+BURST = 16 * MIB
+"""Bytes that QEMU may copy before it looks at a limit, and then waits for: 16 requests of 1 MiB
+(block/mirror.c, MAX_IN_FLIGHT and MAX_IO_BYTES)."""
 
 Clock = Callable[[], float]
 Sizes = Callable[[], Awaitable[int | None]]
@@ -79,7 +83,7 @@ class Copies:
         self._sizes = sizes
         self._onlooker = onlooker
         self._rate = rate
-        self._patience = patience
+        self._patience = patience + _owed(rate, len(self.mirrors))
         self._clock = clock
         self._began = clock()
         self.in_step: dict[str, float] = {}
@@ -195,6 +199,11 @@ class Copies:
         elif self._first is None:
             self._first = size
         self._arrived.append((now, max(0, size - (self._first or 0))))
+
+
+def _owed(rate: float | None, copies: int) -> float:
+    """Return the seconds that copies under a limit may stand still after their bursts."""
+    return 0.0 if rate is None else copies * BURST / rate
 
 
 async def _all(ends: Sequence[Awaitable[None]]) -> None:

@@ -6,7 +6,7 @@ import pytest
 from unit.practice.storage_fakes import FakeMirror, Heard
 from whimbrel.errors import HostError
 from whimbrel.model.storage import Copying, CopyMode
-from whimbrel.model.units import GIB, MIB
+from whimbrel.model.units import GIB, KIB, MIB
 from whimbrel.practice import copying
 from whimbrel.practice.copying import Copies, Sizes
 
@@ -76,6 +76,14 @@ async def test_a_copy_that_stands_still_is_told_but_one_without_a_byte_left_is_n
     stuck = FakeMirror("vdb", iter([Copying(MIB, GIB)] * 100))
     with pytest.raises(HostError, match="vdb has stood still for"):
         await copies([calm, stuck], Heard(), patience=5.0).until_ready()
+
+
+async def test_a_copy_that_waits_for_its_limit_after_a_burst_does_not_stand_still() -> None:
+    burst = [Copying(16 * MIB, 16 * MIB)] * 80
+    waiting = FakeMirror("vda", iter([*burst, READY]))
+    await copies([waiting], Heard(), rate=256 * KIB).until_ready()
+    with pytest.raises(HostError, match="stood still"):
+        await copies([FakeMirror("vda", iter(burst))], Heard()).until_ready()
 
 
 async def test_a_guest_that_outruns_its_copy_has_its_writes_wait_once() -> None:
