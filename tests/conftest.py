@@ -17,6 +17,7 @@ LONG = {
     "far/test_broken_postcopy.py",
     "far/test_converged.py",
     "far/test_howto.py",
+    "far/test_limited.py",
     "far/test_multinic.py",
     "faults/test_faults.py",
     "libvirtd/test_howto.py",
