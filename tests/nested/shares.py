@@ -7,10 +7,15 @@ Each client has wires of its own to the server, so `store` is another address on
 the same name, by which mounts are compared. What is served lies in the server's memory.
 """
 
+import re
+
 from nested.hosts import NestedHost
 
 SERVER = "store"
 SMB, NFS, LOCAL = "/srv/smb", "/srv/nfs", "/srv/local"
+SERVED = "/srv/vms"
+"""At the server: what it serves by SMB in a folder `smb`, and by NFS in `nfs`."""
+
 PASSWORD = "only-within-this-test"
 
 _SMB_CONF = """\
@@ -33,9 +38,9 @@ strict locking = no
 
 async def serve(server: NestedHost, size: str = "600m") -> None:
     """Start both servers; returns when both answer."""
-    await server.run("mkdir", "-p", "/srv/vms")
-    await server.run("mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", "/srv/vms")
-    await server.run("mkdir", "/srv/vms/smb", "/srv/vms/nfs")
+    await server.run("mkdir", "-p", SERVED)
+    await server.run("mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", SERVED)
+    await server.run("mkdir", f"{SERVED}/smb", f"{SERVED}/nfs")
     interfaces = " ".join(
         f'"eth{number};capability=RSS,speed=1000000000"'
         for number in range(1, len(server.wires) + 1)
@@ -50,7 +55,7 @@ async def serve(server: NestedHost, size: str = "600m") -> None:
     await server.run("mkdir", "-p", "/var/lib/nfs/v4recovery", "/run/rpc_pipefs")
     await server.run("rpc.mountd", "--no-nfs-version", "3")
     options = "rw,sync,no_root_squash,no_subtree_check,fsid=0"
-    await server.run("exportfs", "-i", "-o", options, "10.0.0.0/8:/srv/vms/nfs")
+    await server.run("exportfs", "-i", "-o", options, f"10.0.0.0/8:{SERVED}/nfs")
     await server.run("rpc.nfsd", "--no-nfs-version", "3", "--tcp", "--no-udp", "4")
 
 
@@ -64,6 +69,12 @@ async def mount(client: NestedHost, address: str, *, channels: int = 2) -> None:
     options += f",max_channels={channels},nobrl,file_mode=0600,dir_mode=0700"
     await client.run("mount", "-t", "cifs", f"//{SERVER}/vms", SMB, "-o", options)
     await client.run("mount", "-t", "nfs4", f"{SERVER}:/", NFS, "-o", "vers=4.2,hard")
+
+
+async def sent_by_smb(client: NestedHost) -> list[int]:
+    """Return the bytes that a client has sent over each of its connections to the SMB server."""
+    told = await client.run("ss", "--tcp", "--info", "--numeric", "dport", "=", ":445")
+    return [int(sent) for sent in re.findall(r"bytes_sent:(\d+)", told)]
 
 
 async def _write(host: NestedHost, path: str, content: str) -> None:
