@@ -78,6 +78,10 @@ except ChildProcessError:
 
 READY_WITHIN = 20.0
 
+LIBRARIES = "/usr/lib/x86_64-linux-gnu"
+OF_PACKAGES = (f"{LIBRARIES}/libvirt", "/usr/share/libvirt")
+"""Folders of libvirt's packages in which its daemon looks by their full paths."""
+
 FOUND = "cache/qemu/capabilities"
 """Where libvirt keeps what it found out about QEMU."""
 
@@ -99,10 +103,13 @@ class Libvirt:
     Attributes:
         lab: Its namespace.
         folder: What it has for itself.
+        packages: A folder with another libvirt's packages, unpacked, which it runs from its next
+            start on; None: this machine's own.
     """
 
     lab: LabHost
     folder: Path
+    packages: Path | None = None
     _daemon: int | None = None
     _reapers: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
@@ -138,9 +145,14 @@ class Libvirt:
         for name, place in PRIVATE.items():
             script.append(f"mkdir -p {place}")
             script.append(f"mount --bind {self.folder}/{name} {place}")
+        daemon, environment = str(LIBVIRTD), dict(os.environ)
+        if self.packages is not None:
+            script += [f"mount --bind {self.packages}{place} {place}" for place in OF_PACKAGES]
+            daemon = f"{self.packages}/usr/sbin/libvirtd"
+            environment["LD_LIBRARY_PATH"] = f"{self.packages}{LIBRARIES}"
         self._pid_file.unlink(missing_ok=True)
-        daemon = [str(LIBVIRTD), "--listen", "--pid-file", str(self._pid_file)]
-        script.append(shlex.join(["exec", sys.executable, "-I", "-c", REAPING, *daemon]))
+        words = [daemon, "--listen", "--pid-file", str(self._pid_file)]
+        script.append(shlex.join(["exec", sys.executable, "-I", "-c", REAPING, *words]))
         words = ["unshare", "--mount", "--uts", "sh", "-euc", "\n".join(script)]
         log = self.folder / "libvirtd.log"
         with log.open("ab") as output:
@@ -150,6 +162,7 @@ class Libvirt:
                 stdin=DEVNULL,
                 stdout=DEVNULL,
                 stderr=output,
+                env=environment,
             )
         self._reapers.append(reaper)
         async with asyncio.timeout(READY_WITHIN):

@@ -69,8 +69,9 @@ class Place:
         within: float = 60.0,
         watcher: Silent | None = None,
         extent: Extent = Extent.WHOLE,
+        port: int = 0,
     ) -> tuple[Moved, StorageBeside]:
-        wish = StorageWish((str(self.images_b),), extent=extent)
+        wish = StorageWish((str(self.images_b),), extent=extent, port=port)
         address = MigrationAddress(self.libvirts.b.lab.addresses[0])
         async with storage_beside(machine, self.sites, wish, self.watched) as beside:
             request = Request(
@@ -177,6 +178,48 @@ async def test_disks_go_along_but_for_one_that_nobody_writes_and_both_hosts_see(
     assert all(each.intact for each in found)
     assert place.left_at_b() == ["data.qcow2", "root.raw"]
     assert moved.machine.vm.disks[2] == seen_by_both
+
+
+class PortSeeker(Silent):
+    """Notes the local ports on which a host has TCP connections while disks are copied."""
+
+    def __init__(self, libvirt: Libvirt) -> None:
+        super().__init__()
+        self._libvirt, self.ports = libvirt, set[int]()
+
+    def happened(self, event: Event) -> None:
+        super().happened(event)
+        table = Path(f"/proc/{self._libvirt.pid(NAME)}/net/tcp").read_text().splitlines()[1:]
+        self.ports |= {int(line.split()[1].rpartition(":")[2], 16) for line in table}
+
+
+async def test_disks_go_to_the_port_that_was_chosen_for_them(place: Place) -> None:
+    watcher = PortSeeker(place.libvirts.b)
+    async with one_disk(place) as machine:
+        moved, _ = await place.move(
+            machine, Tuning(bandwidth_limit=16.0 * MIB), watcher=watcher, port=48123
+        )
+    assert moved.outcome.ending is Ending.COMPLETED, moved.outcome.reason
+    assert moved.machine is not None
+    assert 48123 in watcher.ports
+    [found] = await verified(moved.machine, "/dev/vda")
+    assert found.intact
+
+
+async def test_a_port_that_is_taken_keeps_the_guest_and_leaves_nothing(place: Place) -> None:
+    said = "import socket; s = socket.create_server(('', 48124)); print('up', flush=True); input()"
+    words = place.libvirts.b.enter([sys.executable, "-c", said])
+    taken = await asyncio.create_subprocess_exec(*words, stdin=PIPE, stdout=PIPE)
+    try:
+        async with one_disk(place) as machine:
+            assert taken.stdout is not None
+            assert await taken.stdout.readline() == b"up\n"
+            moved, _ = await place.move(machine, port=48124)
+            assert moved.outcome.ending is Ending.FAILED
+            assert await as_it_was(place, machine)
+    finally:
+        taken.kill()
+        await taken.wait()
 
 
 async def test_disks_are_whole_when_a_guest_goes_over_by_post_copy(place: Place) -> None:

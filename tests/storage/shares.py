@@ -5,6 +5,8 @@
         share.unit                                iscsi://…, one unit of 256 MiB
         share.file("root.raw")                    nfs://…/root.raw
 
+    async with shares(folder, host_a) as share    the same on a host of the lab, for the others too
+
 Both run in user space, need no kernel module, and end with the block.
 """
 
@@ -18,6 +20,7 @@ from pathlib import Path
 
 import pytest
 
+from whimbrel.lab.hosts import LabHost
 from whimbrel.model.units import MIB
 
 UNIT = 256 * MIB
@@ -39,7 +42,7 @@ mount -t tmpfs tmpfs /run
 mkdir /run/tgtd
 rpcbind -f -w &
 ganesha.nfsd -F -f "$1/ganesha.conf" -L "$1/ganesha.log" -p /run/ganesha.pid &
-tgtd -f -C 0 --iscsi portal=127.0.0.1:3260 &
+tgtd -f -C 0 --iscsi "portal=$2:3260" &
 wait
 """
 
@@ -70,19 +73,21 @@ class Share:
     Attributes:
         pid: The process whose network it is.
         folder: What NFS serves, as this machine sees it.
+        address: Where it is served.
     """
 
     pid: int
     folder: Path
+    address: str = "127.0.0.1"
 
     @property
     def unit(self) -> str:
         """The iSCSI unit's address."""
-        return f"iscsi://127.0.0.1/{_NAME}/1"
+        return f"iscsi://{self.address}/{_NAME}/1"
 
     def file(self, name: str) -> str:
         """Return the address of a file on the NFS share."""
-        return f"nfs://127.0.0.1{self.folder}/{name}"
+        return f"nfs://{self.address}{self.folder}/{name}"
 
     def enter(self, words: Sequence[str]) -> list[str]:
         """Return the command that runs `words` in the shares' network, with the same pid."""
@@ -94,22 +99,29 @@ class Share:
 
 
 @asynccontextmanager
-async def shares(folder: Path) -> AsyncIterator[Share]:
-    """Serve, with what is served below `folder`; everything ends with the block."""
+async def shares(folder: Path, lab: LabHost | None = None) -> AsyncIterator[Share]:
+    """Serve, with what is served below `folder`; everything ends with the block.
+
+    Args:
+        folder: Theirs.
+        lab: The host that serves; None: a network that nobody else is in.
+    """
+    address = "127.0.0.1" if lab is None else lab.addresses[0]
     export = folder / "export"
     export.mkdir()
     (folder / "ganesha.conf").write_text(_GANESHA.format(path=export))
     with (folder / "unit").open("xb") as unit:
         unit.truncate(UNIT)
     # Killed with this process, and its children with it: they have process ids of their own.
-    alone = ["setpriv", "--pdeathsig", "KILL", "unshare", "--net", "--mount", "--pid"]
-    words = [*alone, "--fork", "--kill-child", "sh", "-c", _SERVERS, "sh", str(folder)]
+    alone = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", _SERVERS, "sh"]
+    within = ["unshare", "--net", "--"] if lab is None else lab.enter([])
+    words = ["setpriv", "--pdeathsig", "KILL", *within, *alone, str(folder), address]
     with (folder / "servers.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
             *words, stdout=log, stderr=log, env={**os.environ, "PATH": _PATH}
         )
     try:
-        share = Share(process.pid, export)
+        share = Share(process.pid, export, address)
         await _serve_unit(share, folder / "unit")
         await _answers(share.enter(["qemu-img", "create", "-q", share.file("probe"), "1M"]))
         yield share

@@ -157,7 +157,7 @@ class LibvirtPlace:
         """See `Place.judged`; with what libvirt refuses by itself, and remedies for virsh."""
         own: Iterable[Check] = ()
         if isinstance(machine, LibvirtMachine) and isinstance(there, LibvirtPlace):
-            own = await own_checks(machine, there.hypervisor)
+            own = await own_checks(machine, there.hypervisor, checks)
             machine.proven = seen_by_both(checks)
         return [*in_virsh(checks, machine.vm.name), *own]
 

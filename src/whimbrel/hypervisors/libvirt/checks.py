@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from whimbrel.hypervisors.libvirt.compare import cpu_check
+from whimbrel.hypervisors.libvirt.disk_checks import disk_checks
 from whimbrel.model.check import Check, Result, failed, passed
 
 if TYPE_CHECKING:
@@ -26,20 +28,45 @@ _REMEDIES = {
 }
 """By the check's name: what QMP does elsewhere, virsh does here."""
 
+_DETACH = "virsh detach-disk {vm} {0} --live   # "
+_BLOCKERS = {
+    r"(\S+) shows the folder": _DETACH + "and put its files on an image or a share",
+    r"(\S+) is an NVMe device": _DETACH + "after the guest has copied it to a disk that can move",
+    r"(\S+) is the volume \S+ of the pool (\S+),": "virsh pool-start {1}; virsh pool-refresh {1}",
+}
+"""By what keeps a VM where it is, among other reasons."""
+
+
 _RIGHTS = ": rights"
 _SAME = ": same bytes"
+_PLACE = ": place"
 
 
-async def own_checks(machine: LibvirtMachine, there: LibvirtHost) -> tuple[Check, ...]:
+async def own_checks(
+    machine: LibvirtMachine, there: LibvirtHost, others: Iterable[Check] = ()
+) -> tuple[Check, ...]:
     """Return what libvirt itself would refuse, and what becomes of the definition.
 
+    Args:
+        machine: The VM.
+        there: Where it is to go.
+        others: The preflight's own checks, which tell what disks are copied along.
+
     Raises:
-        HostError: One of both cannot be asked.
+        HostError: One of both hosts cannot be asked.
     """
-    checks = await asyncio.gather(
-        cpu_check(machine, there), _free(machine, there), _definition(machine, there)
+    copied = frozenset(
+        each.name.removeprefix("disk ").removesuffix(_PLACE)
+        for each in others
+        if each.name.endswith(_PLACE)
     )
-    return tuple(checks)
+    *checks, of_disks = await asyncio.gather(
+        cpu_check(machine, there),
+        _free(machine, there),
+        _definition(machine, there),
+        disk_checks(machine, there, copied),
+    )
+    return (*checks, *of_disks)
 
 
 async def _free(machine: LibvirtMachine, there: LibvirtHost) -> Check:
@@ -75,12 +102,20 @@ def in_virsh(checks: Iterable[Check], vm: str) -> Iterator[Check]:
         if check.name == COMPARED and check.result is Result.PASS:
             continue
         if check.result is not Result.PASS and check.name in _REMEDIES:
-            yield replace(check, remedy=_REMEDIES[check.name].format(vm=vm))
+            yield replace(check, remedy=_remedy(check, vm))
         elif check.name.endswith(_RIGHTS) and check.result is Result.FAIL:
             # QEMU runs as libvirt's own user there, to whom libvirt hands the image over.
             yield passed(check.name, "libvirt gives the image to its QEMU.")
         else:
             yield check
+
+
+def _remedy(check: Check, vm: str) -> str:
+    """Return what mends it by virsh: by the reason where that is known, else by the check."""
+    for reason, remedy in _BLOCKERS.items():
+        if told := re.search(reason, check.detail):
+            return remedy.format(*told.groups(), vm=vm)
+    return _REMEDIES[check.name].format(vm=vm)
 
 
 def seen_by_both(checks: Iterable[Check]) -> bool:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from whimbrel.errors import CommandRefused, HostError, HostUnreachable, Unsupported
 from whimbrel.hypervisors.libvirt.disk_calls import DiskCalls
 from whimbrel.hypervisors.libvirt.ears import Ears
+from whimbrel.hypervisors.libvirt.pool_calls import PoolCalls
 from whimbrel.hypervisors.libvirt.states import Happening, State
 
 try:
@@ -79,7 +80,7 @@ class Versions:
     hypervisor: int
 
 
-class Connection:
+class Connection(PoolCalls):
     """One open connection to a host's libvirt; made by `open`, to be closed."""
 
     def __init__(self, name: str, handle: Any) -> None:
@@ -236,7 +237,7 @@ class Domain(DiskCalls):
     """One VM as libvirt holds it."""
 
     def __init__(self, connection: Connection, handle: Any) -> None:
-        self.connection = connection
+        self.connection: Connection = connection
         self._handle = handle
         self.name: str = handle.name()
         self.id: str = handle.UUIDString()

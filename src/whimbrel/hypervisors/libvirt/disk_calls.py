@@ -7,9 +7,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, TypeVar
+from xml.etree import ElementTree as Tree  # noqa: ICN001 - no abbreviations
+
+from whimbrel.hypervisors.libvirt.disk_places import found, volumes_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from whimbrel.hypervisors.libvirt.pool_calls import PoolCalls
 
 T = TypeVar("T")
 
@@ -22,11 +27,30 @@ _PIVOT = 2  # virDomainBlockJobAbortFlags
 class DiskCalls(ABC):
     """Disks are named as the VM's definition names them: by their target (vda)."""
 
+    connection: PoolCalls
     _handle: Any
+
+    @abstractmethod
+    async def xml(self, *, movable: bool = False) -> str:
+        """Return what the VM is made of."""
 
     @abstractmethod
     async def _call(self, work: Callable[..., T], *arguments: Any) -> T:
         """Return what one of libvirt's calls returns."""
+
+    async def found_xml(self) -> str:
+        """Return what it is made of, each volume of a pool as what lies behind it on its host.
+
+        A volume that its pool does not tell of stays one.
+        """
+        xml = await self.xml()
+        root = Tree.fromstring(xml)  # noqa: S314 - from the libvirt that we trust
+        volumes = {volume for _, volume in volumes_of(root)}
+        if not volumes:
+            return xml
+        seen = {each: await self.connection.volume(each) for each in volumes}
+        found(root, {each: known for each, known in seen.items() if known is not None})
+        return Tree.tostring(root, encoding="unicode")
 
     async def disk_size(self, target: str) -> int:
         """Return the virtual bytes of a disk, by libvirt's name of it (vda)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from whimbrel.hypervisors.libvirt.disk_places import place_of, volumes_of
 from whimbrel.hypervisors.libvirt.disk_xml import target_of
 from whimbrel.model.preflight import DiskState
 
@@ -62,21 +63,24 @@ def _chain(made: Tree.Element) -> Iterator[str]:
     """Yield where each image lies, the one that is written to first."""
     image: Tree.Element | None = made
     while image is not None:
-        place = _place(image)
+        place = place_of(image)
         if not place:
             return
         yield place
         image = image.find("backingStore")
 
 
-def _place(image: Tree.Element) -> str:
-    """Return where one image lies: a path, or an address that QEMU opens by itself."""
-    source = image.find("source")
-    if source is None:
-        return ""
-    if image.get("type") == "network":
-        host = source.find("host")
-        name, port = ("", "") if host is None else (host.get("name", ""), host.get("port", ""))
-        at = f"{name}:{port}" if port else name
-        return f"{source.get('protocol', '')}://{at}/{source.get('name', '')}"
-    return source.get("file") or source.get("dev") or ""
+def unmovable(root: Tree.Element) -> Iterator[str]:
+    """Yield why a disk keeps its VM where it is."""
+    for made in root.findall("devices/disk"):
+        name, source = target_of(made), made.find("source")
+        if made.get("type") == "dir":
+            folder = "" if source is None else source.get("dir", "")
+            yield f"{name} shows the folder {folder} as a disk (vvfat), which QEMU moves to no host"
+        elif made.get("type") == "nvme":
+            yield f"{name} is an NVMe device of the host, which stays with it"
+    for made, volume in volumes_of(root):
+        yield (
+            f"{target_of(made)} is the volume {volume.name} of the pool {volume.pool}, which "
+            "libvirt does not find there"
+        )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree as Tree  # noqa: ICN001 - no abbreviations
 
 from whimbrel.errors import Unsupported
+from whimbrel.hypervisors.libvirt.disk_places import place_of, put
 
 if TYPE_CHECKING:
     from whimbrel.model.inventory import Disk
@@ -21,8 +22,9 @@ class DiskSeen:
         target: libvirt's name of it (vda).
         chain: Path and format of each of its images, the one that is written to first.
         read_only: Whether the guest may not write to it.
-        copy: The path that a copy of it goes to; empty: none is made.
+        copy: Where a copy of it goes to; empty: none is made.
         in_step: Whether that copy is in step.
+        encrypted: Whether QEMU encrypts its image (LUKS).
     """
 
     name: str
@@ -31,6 +33,7 @@ class DiskSeen:
     read_only: bool = False
     copy: str = ""
     in_step: bool = False
+    encrypted: bool = False
 
 
 def disks_seen(xml: str) -> tuple[DiskSeen, ...]:
@@ -51,15 +54,16 @@ def copy_xml(disk: Disk, *, flat: bool) -> str:
 
 
 def lay(made: Tree.Element, disk: Disk) -> None:
-    """Let a disk lie where it is said to, on what its image itself says that it rests on."""
-    if not disk.path.startswith("/"):
-        raise Unsupported(f"Disk {disk.name} is at {disk.path}: give libvirt a path.")
-    block = disk.path.startswith("/dev/")
-    for tag in ("source", "backingStore"):
+    """Let a disk lie where it is said to, on what its image itself says that it rests on.
+
+    Raises:
+        Unsupported: It cannot lie there, or is encrypted.
+    """
+    refuse_encrypted(disk.name, encrypted=is_encrypted(made))
+    for tag in ("backingStore", "auth"):  # how its old server was to be asked
         for old in made.findall(tag):
             made.remove(old)
-    made.set("type", "block" if block else "file")
-    Tree.SubElement(made, "source", {"dev" if block else "file": disk.path})
+    put(made, disk.path)
     driver = made.find("driver")
     if driver is not None:
         driver.set("type", disk.format)
@@ -79,11 +83,18 @@ def disk_name(made: Tree.Element) -> str:
     return name.removeprefix("ua-") if name.startswith("ua-") else target_of(made)
 
 
-def path_of(made: Tree.Element) -> str:
-    """Return where a disk, or what it rests on, has its image; empty: nowhere."""
-    source = made.find("source")
-    place = {} if source is None else source.attrib
-    return place.get("file") or place.get("dev") or place.get("volume") or place.get("name") or ""
+def is_encrypted(made: Tree.Element) -> bool:
+    """Tell whether QEMU encrypts a disk's image."""
+    return made.find("encryption") is not None or made.find("source/encryption") is not None
+
+
+def refuse_encrypted(disk: str, *, encrypted: bool) -> None:
+    """Raise `Unsupported` where a disk's copy would be less private than the disk."""
+    if encrypted:
+        raise Unsupported(
+            f"Disk {disk} is encrypted by QEMU (LUKS), and a copy of it would not be.",
+            "Let it lie on storage that both hosts see, and move the VM without it.",
+        )
 
 
 def target_of(made: Tree.Element) -> str:
@@ -97,7 +108,7 @@ def _looked_at(made: Tree.Element) -> DiskSeen:
     chain = []
     image: Tree.Element | None = made
     kind = _format(made, "driver")
-    while image is not None and (path := path_of(image)):
+    while image is not None and (path := place_of(image)):
         chain.append((path, kind))
         image = image.find("backingStore")
         kind = "raw" if image is None else _format(image, "format")
@@ -106,8 +117,9 @@ def _looked_at(made: Tree.Element) -> DiskSeen:
         target_of(made),
         tuple(chain),
         read_only=made.find("readonly") is not None,
-        copy="" if mirror is None else path_of(mirror) or "elsewhere",
+        copy="" if mirror is None else place_of(mirror) or "elsewhere",
         in_step=mirror is not None and mirror.get("ready") == "yes",
+        encrypted=is_encrypted(made),
     )
 
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree as Tree  # noqa: ICN001 - no abbreviations
 
 from whimbrel.errors import ProtocolError, Unsupported
-from whimbrel.hypervisors.libvirt.disk_xml import disk_name, lay, let_go_of_zeros, path_of
+from whimbrel.hypervisors.libvirt.disk_places import place_of
+from whimbrel.hypervisors.libvirt.disk_xml import disk_name, lay, let_go_of_zeros
 from whimbrel.model.inventory import Disk, Nic, Vm
 
 if TYPE_CHECKING:
@@ -244,7 +245,7 @@ def _seen_disk(made: Tree.Element) -> Disk:
     words = {} if driver is None else driver.attrib
     return Disk(
         name=disk_name(made),
-        path=path_of(made),
+        path=place_of(made),
         format=words.get("type", "raw"),
         cache=words.get("cache", "none"),
         read_only=made.find("readonly") is not None,

@@ -39,7 +39,7 @@ class LibvirtExaminer:
         if not isinstance(machine, LibvirtMachine):
             raise ConfigError(f"VM {machine.vm.name} is not run by libvirt.")
         domain = await machine.domain()
-        xml = await domain.xml()
+        xml = await domain.found_xml()
         return machine_facts(xml, await _told(domain, targets(parsed(xml))))
 
     async def hypervisor(self, vm: Vm) -> HypervisorFacts:

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as Tree  # noqa: ICN001 - no abbreviations
 
 from whimbrel.errors import ProtocolError
-from whimbrel.hypervisors.libvirt.disk_facts import disk_states
-from whimbrel.hypervisors.libvirt.disk_xml import target_of
+from whimbrel.hypervisors.libvirt.disk_facts import disk_states, unmovable
 from whimbrel.hypervisors.libvirt.domain_xml import UNITS, described
 from whimbrel.model.preflight import HypervisorFacts, MachineFacts
 
@@ -199,10 +198,7 @@ def _blocked(root: Tree.Element, told: Told) -> Iterator[str]:
     for device in root.findall("devices/hostdev"):
         if device.get("type") == "scsi":
             yield f"{_alias(device)} is a SCSI device of the host"
-    for disk in root.findall("devices/disk"):
-        if disk.get("type") in {"volume", "nvme", "dir"}:
-            name, kind = target_of(disk), disk.get("type")
-            yield f'{name} is a disk of the type "{kind}", which whimbrel does not look at'
+    yield from unmovable(root)
 
 
 def _devices(root: Tree.Element) -> Iterator[tuple[str, str]]:

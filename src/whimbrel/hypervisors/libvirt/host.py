@@ -130,7 +130,7 @@ class LibvirtHost:
         """See `ports.Hypervisor.start`; libvirt forgets the VM when it ends."""
         connection = await self.connection()
         domain = await connection.boot(domain_xml(vm, self._prefix(vm.name)))
-        return await self._hold(described(await domain.xml()), domain)
+        return await self._hold(described(await domain.found_xml()), domain)
 
     async def receive(self, vm: Vm, tuning: Tuning, address: MigrationAddress) -> LibvirtReception:
         """See `ports.Hypervisor.receive`; the VM itself is built by libvirt, in `send`."""
@@ -215,7 +215,7 @@ class LibvirtHost:
         if state.busy:  # nothing but its name can be told
             unknown = Vm(domain.name, 0, 0, uuid=domain.id)
             return LibvirtMachine(unknown, domain.connection, domain, self._site)
-        return await self._hold(described(await domain.xml()), domain)
+        return await self._hold(described(await domain.found_xml()), domain)
 
     async def _hold(self, vm: Vm, domain: Domain) -> LibvirtMachine:
         machine = LibvirtMachine(vm, domain.connection, domain, self._site)

@@ -69,7 +69,7 @@ async def _vm_seen(host: str, domain: Domain) -> VmSeen | None:
     vm, resident = Vm(domain.name, 0, 0), 0
     if state not in _BUSY:
         with suppress(HostError):  # it goes just now
-            vm = described(await domain.xml())
+            vm = described(await domain.found_xml())
             if state.lives:
                 resident = 1024 * (await domain.memory_facts()).get("rss", 0)
     return VmSeen(

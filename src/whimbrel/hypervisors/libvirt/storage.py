@@ -13,7 +13,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from whimbrel.errors import CommandRefused, HostError, Unsupported
-from whimbrel.hypervisors.libvirt.disk_xml import DiskSeen, copy_xml, disks_seen
+from whimbrel.hypervisors.libvirt.disk_xml import (
+    DiskSeen,
+    copy_xml,
+    disks_seen,
+    refuse_encrypted,
+)
 from whimbrel.hypervisors.libvirt.translate import Luggage
 from whimbrel.model.inventory import Disk, MigrationAddress
 from whimbrel.model.storage import Copying, CopyMode, DiskFacts, DiskWrites, Extent, Image
@@ -40,7 +45,7 @@ class LibvirtStorage:
     async def disks(self) -> tuple[DiskFacts, ...]:
         """See `ports.Storage.disks`; without a shell an image's size stands for what it takes."""
         domain = await self._machine.domain()
-        found = disks_seen(await domain.xml())
+        found = disks_seen(await domain.found_xml())
         sizes = [await domain.disk_size(disk.target) for disk in found]
         return tuple([await self._facts(*each) for each in zip(found, sizes, strict=True)])
 
@@ -48,7 +53,7 @@ class LibvirtStorage:
         """See `ports.Storage.writes`."""
         domain = await self._machine.domain()
         found = {}
-        for disk in disks_seen(await domain.xml()):
+        for disk in disks_seen(await domain.found_xml()):
             told = await domain.disk_figures(disk.target)
             found[disk.name] = DiskWrites(told.get("wr_bytes", 0), told.get("wr_operations", 0))
         return found
@@ -62,7 +67,10 @@ class LibvirtStorage:
         if self._machine.carries is None:
             return None
         names, extent, port = self._machine.carries
-        targets = {each.name: each.target for each in await self._seen()}
+        seen = await self._seen()
+        for each in seen:
+            refuse_encrypted(each.name, encrypted=each.encrypted and each.name in names)
+        targets = {each.name: each.target for each in seen}
         return Luggage(tuple(targets[name] for name in names), extent, port)
 
     async def export(self, address: MigrationAddress, disks: Sequence[str]) -> Export:
@@ -84,6 +92,7 @@ class LibvirtStorage:
         seen = next((each for each in await self._seen() if each.name == disk), None)
         if seen is None:
             raise CommandRefused(f"VM {self._machine.vm.name} has no disk {disk}.")
+        refuse_encrypted(disk, encrypted=seen.encrypted)
         domain = await self._machine.domain()
         xml = copy_xml(place, flat=extent is Extent.WHOLE)
         await domain.copy_disk(seen.target, xml, rate, shallow=extent is Extent.TOP)
@@ -102,7 +111,7 @@ class LibvirtStorage:
                     await (await self._machine.domain()).end_copy(disk.target)
 
     async def _seen(self) -> tuple[DiskSeen, ...]:
-        return disks_seen(await (await self._machine.domain()).xml())
+        return disks_seen(await (await self._machine.domain()).found_xml())
 
     async def _facts(self, disk: DiskSeen, size: int) -> DiskFacts:
         taken: Sequence[int | None] = [None] * len(disk.chain)
@@ -168,7 +177,7 @@ class LibvirtMirror:
             self._let_go = True
 
     async def _ready(self) -> bool:
-        seen = {each.target: each for each in disks_seen(await self._domain.xml())}
+        seen = {each.target: each for each in disks_seen(await self._domain.found_xml())}
         return self._target in seen and seen[self._target].in_step
 
     async def _must_be_ready(self) -> None:

@@ -71,9 +71,64 @@ def test_a_whole_copy_rests_on_nothing_and_a_top_on_its_base(*, flat: bool) -> N
     assert (made.find("backingStore") is not None) is flat
 
 
-def test_an_address_is_no_place_that_libvirt_is_told_of() -> None:
-    with pytest.raises(Unsupported, match="give libvirt a path"):
-        copy_xml(Disk("vda", "nfs://server/image"), flat=True)
+NFS, ISCSI = "nfs://10.0.0.9/srv/vms/web.raw", "iscsi://10.0.0.9/iqn.2026-01.org.example:db/1"
+SOURCES = {
+    NFS: "<source protocol='nfs' name='/srv/vms/web.raw'><host name='10.0.0.9'/></source>",
+    ISCSI: "<source protocol='iscsi' name='iqn.2026-01.org.example:db/1'>"
+    "<host name='10.0.0.9' port='3260'/><auth username='x'/></source>",
+    "iscsi://[fd00::9]:3261/iqn.2026-01.org.example:db/1": "<source protocol='iscsi' "
+    "name='iqn.2026-01.org.example:db/1'><host name='fd00::9' port='3261'/></source>",
+}
+
+
+@pytest.mark.parametrize("address", SOURCES)
+def test_an_address_is_told_to_libvirt_and_read_again_as_it_was(address: str) -> None:
+    told = SOURCES[address]
+    seen = f"<domain><devices><disk type='network'>{told}<target dev='vda'/></disk></devices>"
+    [disk] = disks_seen(f"{seen}</domain>")
+    assert disk.chain == ((address, "raw"),)
+    [again] = disks_seen(
+        f"<domain><devices>{copy_xml(Disk('x', address), flat=True)}</devices></domain>"
+    )
+    assert again.chain == disk.chain
+
+
+def test_a_disk_that_goes_to_an_address_leaves_its_old_server_and_login_behind() -> None:
+    old = "<disk type='network'><auth username='x'/><source protocol='rbd' name='pool/image'/>"
+    xml = f"<domain><devices>{old}<target dev='vda'/></disk></devices></domain>"
+    [made] = Tree.fromstring(at_destination(xml, None, None, {"vda": Disk("vda", NFS)}))[0]  # noqa: S314
+    assert (made.get("type"), made.find("auth")) == ("network", None)
+    assert [each.attrib for each in made.findall("source")] == [
+        {"protocol": "nfs", "name": "/srv/vms/web.raw"}
+    ]
+    path = at_destination(xml, None, None, {"vda": Disk("vda", "/b/web.raw")})
+    assert Tree.fromstring(path)[0][0].attrib == {"type": "file"}  # noqa: S314
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "http://10.0.0.9/image",
+        "iscsi://somebody%secret@10.0.0.9/iqn.2026-01.org.example:db/1",
+        "nfs://10.0.0.9:2050/srv/image",
+        "nfs://10.0.0.9/srv/image?uid=5",
+    ],
+)
+def test_what_libvirt_has_no_word_for_is_no_place(place: str) -> None:
+    with pytest.raises(Unsupported, match="libvirt cannot be told of"):
+        copy_xml(Disk("vda", place), flat=True)
+
+
+@pytest.mark.parametrize("at", ["source", "disk"])
+def test_an_encrypted_disk_is_not_copied_into_the_clear(at: str) -> None:
+    luks = "<encryption format='luks'/>"
+    inside, beside = (luks, "") if at == "source" else ("", luks)
+    xml = f"""<domain><devices><disk type='file'><source file='/a'>{inside}</source>{beside}
+        <target dev='vda'/></disk></devices></domain>"""
+    assert disks_seen(xml)[0].encrypted
+    with pytest.raises(Unsupported, match="encrypted"):
+        at_destination(xml, None, None, {"vda": Disk("vda", "/b")})
+    assert not disks_seen(LIVE)[0].encrypted
 
 
 def test_a_hard_limit_of_memory_is_seen() -> None:

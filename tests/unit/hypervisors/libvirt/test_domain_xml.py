@@ -61,7 +61,7 @@ def test_a_vm_comes_back_from_its_xml(vm: Vm) -> None:
     [
         Vm("hand", MIB, words=("qemu-system-x86_64",)),
         Vm("hints", MIB, free_page_hints=True),
-        Vm("far", MIB, disks=(Disk("root", "nfs://server/image"),)),
+        Vm("far", MIB, disks=(Disk("root", "http://server/image"),)),
     ],
 )
 def test_what_libvirt_has_no_word_for_is_refused(vm: Vm) -> None:

@@ -179,7 +179,7 @@ def test_a_nic_that_the_host_takes_out_for_a_move_may_stay() -> None:
 def test_what_libvirt_would_refuse_blocks() -> None:
     assert "before-upgrade" in facts(told=Told(1, "", snapshots=("before-upgrade",))).blocked[0]
     assert facts(with_device("<hostdev mode='subsystem' type='scsi'/>")).blocked
-    volume = with_device("<disk type='volume'><target dev='vdz'/></disk>")
+    volume = with_device("<disk type='volume'><source/><target dev='vdz'/></disk>")
     assert "vdz" in facts(volume).blocked[0]
     tpm = with_device("<tpm model='tpm-crb'><backend type='emulator'/></tpm>")
     assert facts(tpm).tpm == ("emulator",)
