@@ -304,6 +304,17 @@ def test_moving_needs_qemus_tools_and_modules_but_no_servers(sandbox: Sandbox) -
     assert done.returncode == 2  # the fake apt brings nothing
 
 
+@pytest.mark.parametrize("words", [("lab", "--nested"), ("lab", "--json", "-", "--nested")])
+def test_emulated_hosts_need_what_their_tests_need(sandbox: Sandbox, words: list[str]) -> None:
+    sandbox.fake("apt-get", APT)
+    for name in TO_TEST:
+        (sandbox.bin / name).unlink()
+    sandbox.run(*words)
+    [besides, _] = installs(sandbox.called())
+    for package in ("cifs-utils", "iproute2", "kmod", "openssh-server", "samba"):
+        assert f" {package}" in besides
+
+
 @pytest.mark.parametrize("command", ["test", "setup"])
 def test_tests_need_servers_besides(sandbox: Sandbox, command: str) -> None:
     sandbox.fake("apt-get", APT)

@@ -49,6 +49,14 @@ Scenarios = Annotated[
     _what("Scenario file (TOML); may be given again. Flags override its keys.", "--scenario"),
 ]
 Quick = Annotated[bool, _what("A VM of 512 MiB: about a minute. Not with --scenario.", "--quick")]
+Nested = Annotated[
+    bool,
+    _what(
+        "RDMA and a team of two NICs, on two emulated hosts with Debian's full kernel: some six "
+        "minutes, in tables of their own. With flags of the guest and its moves only.",
+        "--nested",
+    ),
+]
 Suite = Annotated[
     Text,
     _what(

@@ -5,7 +5,7 @@ import math
 import shlex
 import sys
 import tomllib
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,8 @@ from whimbrel.lab import peer_suite
 from whimbrel.lab import suite as suite_draws
 from whimbrel.lab.accuracy import run_accuracy
 from whimbrel.lab.bench import run_lab
+from whimbrel.lab.nested.bench import run_nested
+from whimbrel.lab.nested.tables import BASE, FLAGS, nested_plan, nested_tables
 from whimbrel.lab.peer_suite import run_peers
 from whimbrel.lab.plan import plan
 from whimbrel.lab.results import exit_code
@@ -40,6 +42,7 @@ def lab(
     scenario: flags.Scenarios = None,
     *,
     quick: flags.Quick = False,
+    nested: flags.Nested = False,
     suite: flags.Suite = None,
     minutes: flags.Minutes = None,
     seed: flags.Seed = None,
@@ -90,6 +93,10 @@ def _lab(given: Mapping[str, Any]) -> None:
     """Do what the flags say; `given` holds each by its name."""
     over = flags.given_flags(given)
     files, quick = given["scenario"] or [], given["quick"]
+    if given["nested"]:
+        scenarios = _nested(given, over)
+        _compare(scenarios, Output.prepared(given["results"], given["json"]), nested=True)
+        return
     asked = (given["suite"], given["minutes"], given["seed"])
     if any(each is not None for each in asked):
         besides = [*(["scenario"] if files else []), *(["quick"] if quick else []), *over]
@@ -100,14 +107,28 @@ def _lab(given: Mapping[str, Any]) -> None:
         _compare(scenarios, Output.prepared(given["results"], given["json"]))
 
 
-def _compare(scenarios: list[Scenario], output: Output) -> None:
-    result = _run(scenarios, output)
+def _compare(scenarios: Sequence[Scenario], output: Output, *, nested: bool = False) -> None:
+    result = _run(scenarios, output, nested=nested)
     output.show(result)
     output.write(result)
     Console(stderr=True).print(f"Results: {output.report}", soft_wrap=True, markup=False)
     code = exit_code(result)
     if code is not ExitCode.DONE:
         raise typer.Exit(code)
+
+
+def _nested(given: Mapping[str, Any], over: dict[str, Any]) -> Sequence[Scenario]:
+    """Return the tables of emulated hosts; raises `ConfigError` for a flag without a meaning."""
+    others = ("scenario", "suite", "minutes", "seed", *flags.KEYS)
+    refused = [name for name in others if name not in FLAGS and given[name] is not None]
+    refused += ["quick"] * given["quick"]
+    if refused:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in refused)
+        raise ConfigError(
+            f"--nested has its own hosts, links and methods: {names} cannot be given as well.",
+            "Leave it out, or leave out --nested.",
+        )
+    return nested_tables(scenario_from(_merged(BASE, over), "command line"))
 
 
 @dataclass(frozen=True)
@@ -218,11 +239,14 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _run(scenarios: list[Scenario], output: Output) -> LabResult:
+def _run(scenarios: Sequence[Scenario], output: Output, *, nested: bool) -> LabResult:
     terminal = Terminal(Console(stderr=True, highlight=False))
-    planned = sum(len(plan(one)) for one in scenarios)
+    planned = sum(len(nested_plan(one) if nested else plan(one)) for one in scenarios)
     with _nothing_lost(planned, terminal, output), terminal:
-        job = run_lab(scenarios, terminal, _command(), past=terminal.past())
+        if nested:
+            job = run_nested(scenarios, terminal, _command())
+        else:
+            job = run_lab(scenarios, terminal, _command(), past=terminal.past())
         return asyncio.run(_interruptible(job, terminal))
 
 

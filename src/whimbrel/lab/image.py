@@ -140,7 +140,7 @@ def _contents(redline: Path, modules: Path) -> Iterator[Entry]:
         yield Entry(folder, 0o040755)
     # Before devtmpfs is mounted, this is where the first line goes.
     yield Entry("dev/console", 0o020600, device=(5, 1))
-    yield Entry("bin/busybox", 0o100755, _busybox().read_bytes())
+    yield Entry("bin/busybox", 0o100755, busybox().read_bytes())
     for applet in _APPLETS:
         yield Entry(f"bin/{applet}", 0o120777, b"busybox")
     yield Entry("redline", 0o100755, redline.read_bytes())
@@ -151,7 +151,8 @@ def _contents(redline: Path, modules: Path) -> Iterator[Entry]:
     yield Entry("modules/order", 0o100644, "".join(f"{name}.ko\n" for name in drivers).encode())
 
 
-def _busybox() -> Path:
+def busybox() -> Path:
+    """Return the static busybox of this machine; `LabError` where it has none."""
     found = shutil.which("busybox")
     if found is None:
         raise LabError("busybox is missing.", "Install busybox-static.")

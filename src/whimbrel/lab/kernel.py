@@ -161,10 +161,11 @@ def _modules_of(image: Path, libraries: Path) -> Path:
 
 def _cached(kernels: Path) -> Kernel | None:
     packages = sorted(kernels.glob("linux-image-*"), key=_by_number, reverse=True)
-    return next((kernel for package in packages if (kernel := _unpacked(package))), None)
+    return next((kernel for package in packages if (kernel := unpacked(package))), None)
 
 
-def _unpacked(package: Path) -> Kernel | None:
+def unpacked(package: Path) -> Kernel | None:
+    """Return the kernel of a package that was unpacked into a folder; None where it has none."""
     libraries = next((path for path in _module_folders(package) if path.is_dir()), None)
     return _installed(package / "boot", libraries) if libraries else None
 
@@ -190,52 +191,59 @@ def _fetched(kernels: Path, progress: Progress) -> Kernel:
         raise LabError(
             "No Linux kernel for the lab's guests was found, and apt is not here.", _BY_HAND
         )
-    package = _newest_package(progress)
+    package = newest_package(progress)
     with published(kernels / package) as place:
         place.mkdir()
         # Ubuntu keeps the modules in a package of their own.
         modules = re.sub(r"^linux-image-(?:unsigned-)?", "linux-modules-", package)
         for wanted in (package, modules) if _known(modules) else (package,):
-            _download(wanted, place, progress)
-        if _unpacked(place) is None:
+            download(wanted, place, progress)
+        if unpacked(place) is None:
             raise LabError(f"The package {package} holds no kernel that can be used.", _BY_HAND)
-    kernel = _unpacked(kernels / package)
+    kernel = unpacked(kernels / package)
     if kernel is None:
         raise LabError(f"{kernels / package} holds no kernel.", "Remove that folder and try again.")
     return kernel
 
 
-def _newest_package(progress: Progress) -> str:
-    """Ask apt which kernel package is current; refresh empty lists when that is allowed."""
+def newest_package(progress: Progress, metas: Sequence[str] = META_PACKAGES) -> str:
+    """Ask apt which kernel package is current; refresh empty lists when that is allowed.
+
+    Args:
+        progress: Is told what takes long.
+        metas: Packages that depend on it, the best first.
+
+    Raises:
+        LabError: apt is missing, or knows none of them.
+    """
     for attempt in ("as it is", "refreshed"):
-        for meta in META_PACKAGES:
-            depends = _run(["apt-cache", "depends", meta], check=False)
+        for meta in metas:
+            depends = run_program(["apt-cache", "depends", meta], check=False)
             if match := _IMAGE_PACKAGE.search(depends):
                 return match[1]
         if attempt == "as it is" and os.geteuid() == 0:
             progress("refreshing apt's package lists")
-            _run(["apt-get", "-qq", "update"], check=False)
-    raise LabError(
-        f"apt knows none of {', '.join(META_PACKAGES)}.", f'Run "apt-get update". {_BY_HAND}'
-    )
+            run_program(["apt-get", "-qq", "update"], check=False)
+    raise LabError(f"apt knows none of {', '.join(metas)}.", f'Run "apt-get update". {_BY_HAND}')
 
 
 def _known(package: str) -> bool:
-    return bool(_run(["apt-cache", "show", package], check=False))
+    return bool(run_program(["apt-cache", "show", package], check=False))
 
 
-def _download(package: str, place: Path, progress: Progress) -> None:
+def download(package: str, place: Path, progress: Progress) -> None:
+    """Let apt download a package and unpack it into a folder; `LabError` when that fails."""
     progress(f"downloading {package}")
     # As root apt would fetch as its own user, who may not write into a private folder.
     unboxed = ["-o", "APT::Sandbox::User=root"] if os.geteuid() == 0 else []
-    _run(["apt-get", "-qq", *unboxed, "download", package], folder=place)
+    run_program(["apt-get", "-qq", *unboxed, "download", package], folder=place)
     for archive in place.glob("*.deb"):
         progress(f"unpacking {package}")
-        _run(["dpkg-deb", "-x", str(archive), str(place)])
+        run_program(["dpkg-deb", "-x", str(archive), str(place)])
         archive.unlink()
 
 
-def _run(words: Sequence[str], *, folder: Path | None = None, check: bool = True) -> str:
+def run_program(words: Sequence[str], *, folder: Path | None = None, check: bool = True) -> str:
     """Run a program and return its output; LabError when it fails and `check` is asked for."""
     try:
         done = subprocess.run(

@@ -63,11 +63,13 @@ class LinkSpec:
         rate: Bytes per second of each NIC, each way; None: unlimited.
         count: NICs at each host.
         rates: Of each NIC by itself, where they differ; then `rate` is that of the first.
+        team: The bonding mode that makes the NICs one, "802.3ad"; empty: each is by itself.
     """
 
     rate: float | None = 125e6
     count: int = 1
     rates: tuple[float | None, ...] = ()
+    team: str = ""
 
     @property
     def each(self) -> tuple[float | None, ...]:
@@ -131,6 +133,7 @@ class Scenario:
         accelerator: KVM, TCG, or whichever works.
         kernel: A kernel image to use instead of the distribution's.
         modules: The `lib/modules/VERSION` folder that belongs to that image.
+        nested: Whether its hosts are emulated machines instead of two namespaces of this one.
     """
 
     name: str = "classic"
@@ -145,6 +148,7 @@ class Scenario:
     accelerator: AcceleratorChoice = AcceleratorChoice.AUTO
     kernel: Path | None = None
     modules: Path | None = None
+    nested: bool = False
 
 
 class Measure(StrEnum):
@@ -242,7 +246,8 @@ class Run:
         phases: Every phase entered, for marking charts.
         decisions: What was decided on the way.
         tracks: Counters over time, seconds since the request.
-        preset: Whose settings and conduct they were (docs/peers.md); empty: whimbrel's own.
+        preset: Whose settings and conduct they were (docs/peers.md), or which of a method's;
+            empty: whimbrel's own.
         survey_time: Seconds that was looked before it; None where nobody looked.
     """
 

@@ -42,12 +42,13 @@ def _comparisons(part: ScenarioResult, index: int, name: str) -> Iterator[Image]
 
 
 def _timeline(part: ScenarioResult, run: Run, index: int, number: int, name: str) -> Image:
+    shown = run.preset or run.method.value
     return Image(
         Chart.TIMELINE,
         index,
         number,
-        f"{name}-{run.method}-{run.repeat}",
-        f"Counters over the time of {run.method}, run {run.repeat}",
+        f"{name}-{shown.replace(' ', '-')}-{run.repeat}",
+        f"Counters over the time of {shown}, run {run.repeat}",
         timeline(run, part.scenario, LIGHT),
         timeline(run, part.scenario, DARK),
     )

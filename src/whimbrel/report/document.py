@@ -96,6 +96,7 @@ def scenario_document(scenario: Scenario) -> dict[str, object]:
         "kernel": _plain(scenario.kernel),
         "survey": _plain(scenario.survey),
         "modules": _plain(scenario.modules),
+        "nested": scenario.nested,
         "auto": _plain(scenario.auto),
         "link": _plain(scenario.link),
         "guest": _plain(scenario.guest),

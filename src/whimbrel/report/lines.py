@@ -64,7 +64,7 @@ def chart(
 
 
 def _names(axes: Axes, table: Sequence[Row], theme: Theme) -> None:
-    axes.set_yticks(range(len(table)), [row.method.value for row in table], size=NORMAL)
+    axes.set_yticks(range(len(table)), [row.name for row in table], size=NORMAL)
     for label, row in zip(axes.get_yticklabels(), table, strict=True):
         label.set_color(theme.ink if row.completed else theme.muted)
         if row.method is Method.QEMU_DEFAULT:

@@ -9,7 +9,13 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
             "repeats: the median, and in brackets the lowest and the highest."
         ),
     ),
-    ("Speed", "How many times as fast as qemu-default, by the medians of wall time."),
+    (
+        "Speed",
+        (
+            "How many times as fast as qemu-default (on emulated hosts: as tcp), by the medians of "
+            "wall time."
+        ),
+    ),
     (
         "Predicted",
         (
@@ -30,7 +36,7 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
         "Downtime",
         (
             "From the last heartbeat of the guest at the source to its first at the destination, "
-            "as the lab heard them; resolution 5 ms."
+            "as the lab heard them; resolution 5 ms, on emulated hosts 200 ms."
         ),
     ),
     (

@@ -19,9 +19,9 @@ from whimbrel.report.table import COLUMNS, Column
 from whimbrel.report.words import (
     NOTHING,
     REFERENCE_SOURCE,
-    SAME_MACHINE,
     describe_scenario,
     headline,
+    honest,
     references,
 )
 
@@ -63,7 +63,7 @@ def _scenario(part: ScenarioResult, images: Sequence[Image]) -> str:
             "<section>",
             f'<p class="name">{escape(part.scenario.name)}</p>',
             f"<h1>{escape(headline(part))}</h1>",
-            f'<p class="lead">{escape(f"{describe_scenario(part.scenario)}. {SAME_MACHINE}")}</p>',
+            f'<p class="lead">{escape(_lead(part))}</p>',
             _table(part),
             _references(part),
             *compared,
@@ -73,6 +73,10 @@ def _scenario(part: ScenarioResult, images: Sequence[Image]) -> str:
             "</section>",
         ]
     )
+
+
+def _lead(part: ScenarioResult) -> str:
+    return f"{describe_scenario(part.scenario)}. {honest(part.scenario)}"
 
 
 def _table(part: ScenarioResult) -> str:
@@ -96,7 +100,7 @@ def _row(row: Row, columns: Sequence[Column]) -> str:
         return f"<tr{kind}>{''.join(texts)}</tr>"
     note = f"{row.note}; memory {row.memory.value}" if corrupt else row.note
     across = f'<td class="why" colspan="{len(columns) - 1}">{escape(note)}</td>'
-    return f"<tr{kind}><td>{escape(row.method.value)}</td>{across}</tr>"
+    return f"<tr{kind}><td>{escape(row.name)}</td>{across}</tr>"
 
 
 def _class(column: Column) -> str:
@@ -154,22 +158,22 @@ def _summary(run: Run) -> str:
     wall = run.observed.wall_time
     time = "" if wall is None else f", {format_time(wall)}"
     words = f"run {run.repeat}: {run.ending.value}{time}"
-    return f"<b>{escape(run.method.value)}</b> {escape(words)}"
+    return f"<b>{escape(run.preset or run.method.value)}</b> {escape(words)}"
 
 
 def _settings(part: ScenarioResult) -> str:
     """Show what every method was set to; the same tuning for all repeats stands once."""
-    tunings = {run.method: run.tuning for run in part.runs if run.tuning is not None}
+    tunings = {run.preset or run.method.value: run.tuning for run in part.runs if run.tuning}
     if not tunings:
         return ""
-    listed = {method: dict(describe_tuning(tuning)) for method, tuning in tunings.items()}
-    names = next(iter(listed.values()))
-    head = "".join(f"<th>{escape(method.value)}</th>" for method in listed)
+    listed = {name: dict(describe_tuning(tuning)) for name, tuning in tunings.items()}
+    settings = next(iter(listed.values()))
+    head = "".join(f"<th>{escape(name)}</th>" for name in listed)
     body = "\n".join(
-        f"<tr><th>{escape(name)}</th>"
-        + "".join(f"<td>{escape(tuning[name])}</td>" for tuning in listed.values())
+        f"<tr><th>{escape(setting)}</th>"
+        + "".join(f"<td>{escape(tuning[setting])}</td>" for tuning in listed.values())
         + "</tr>"
-        for name in names
+        for setting in settings
     )
     return (
         "<details><summary><b>Settings</b> exactly as each method was given them</summary>\n"

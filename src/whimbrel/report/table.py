@@ -17,11 +17,11 @@ from whimbrel.report.words import (
     NOTHING,
     RANGE,
     REFERENCE_SOURCE,
-    SAME_MACHINE,
     TIMES,
     describe_machine,
     describe_scenario,
     headline,
+    honest,
     references,
 )
 
@@ -88,7 +88,7 @@ def _measured(cell: Callable[[Row], str]) -> Callable[[Row], str]:
 
 
 COLUMNS = (
-    Column("Method", lambda row: row.method.value, number=False, vital=True),
+    Column("Method", lambda row: row.name, number=False, vital=True),
     Column("Time", lambda row: _shown(row.wall_time, format_time), vital=True),
     Column("Speed", _faster, vital=True),
     Column("Predicted", _predicted),
@@ -105,9 +105,9 @@ COLUMNS = (
     Column("Note", lambda row: row.note, number=False, vital=True),
 )
 """The table's columns. Time is wall time with its range over repeats; Speed is times as fast
-as `qemu-default`; Predicted is what was said of Time from a survey alone, with p10 and p90,
-and Error how far its middle was off; Setup is preparation plus QEMU's setup; Downtime is what
-the guest's heartbeat shows, beside what QEMU says."""
+as `qemu-default`, or what `rows.baseline` has instead; Predicted is what was said of Time from a
+survey alone, with p10 and p90, and Error how far its middle was off; Setup is preparation plus
+QEMU's setup; Downtime is what the guest's heartbeat shows, beside what QEMU says."""
 
 
 def cells(row: Row) -> tuple[str, ...]:
@@ -119,7 +119,7 @@ def footer(result: ScenarioResult, machine: MachineFacts) -> tuple[str, ...]:
     """Return the lines under a table: scenario, machine, and published times for its size."""
     published = references(result.scenario)
     compared = [f"{reference} ({REFERENCE_SOURCE})" for reference in published]
-    lines = (describe_scenario(result.scenario), describe_machine(machine), SAME_MACHINE)
+    lines = (describe_scenario(result.scenario), describe_machine(machine), honest(result.scenario))
     return (*lines, *compared)
 
 

@@ -66,7 +66,7 @@ def suite_table(table: tables.Table) -> Table:
 
 def notes(result: ScenarioResult) -> tuple[str, ...]:
     """Return what is to be said under the table: why a method has no figures, and remarks."""
-    return tuple(f"{row.method}: {row.note}" for row in rows(result) if row.note)
+    return tuple(f"{row.name}: {row.note}" for row in rows(result) if row.note)
 
 
 def _foretold(result: ScenarioResult) -> bool:

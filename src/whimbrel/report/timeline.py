@@ -25,7 +25,8 @@ def timeline(run: Run, scenario: Scenario, theme: Theme) -> bytes:
     """Return the chart of one run."""
     parts = panels(run, scenario.link)
     height = _TOP + sum(part.height for part in parts) + _GAP * max(0, len(parts) - 1) + _BOTTOM
-    title = run.method.value if scenario.repeats == 1 else f"{run.method.value}, run {run.repeat}"
+    name = run.preset or run.method.value
+    title = name if scenario.repeats == 1 else f"{name}, run {run.repeat}"
 
     def compose(figure: Figure) -> None:
         heading(figure, title, shorten(_subtitle(run), _SUBTITLE), theme)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from whimbrel.model.method import Method
 from whimbrel.model.scenario import LinkSpec, MachineFacts, Scenario, ScenarioResult
 from whimbrel.model.units import GIB, format_link, format_size, format_time
-from whimbrel.report.rows import Memory, Row, rows
+from whimbrel.report.rows import Memory, Row, baseline, rows
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 NOTHING = "\N{EN DASH}"
@@ -14,6 +14,11 @@ RANGE = "\N{EN DASH}"
 SAME_MACHINE = (
     "Both hosts share this one machine: sender and receiver compete for the same cores and "
     "the same memory, and the link between them is software."
+)
+
+NESTED = (
+    "Both hosts are emulated machines on this one, some ten times slower than it, and the guest is "
+    "emulated within them: compare within this table only, with no other table and no real host."
 )
 
 
@@ -50,32 +55,38 @@ def references(scenario: Scenario) -> tuple[Reference, ...]:
     return _REFERENCES if scenario.guest.memory == 4 * GIB else ()
 
 
+def honest(scenario: Scenario) -> str:
+    """Return what a table's figures must not be taken for."""
+    return NESTED if scenario.nested else SAME_MACHINE
+
+
 def headline(result: ScenarioResult) -> str:
     """Say the result in one or two sentences, corrupted memory first."""
     table = rows(result)
-    corrupt = [row.method.value for row in table if row.memory is Memory.CORRUPT]
+    corrupt = [row.name for row in table if row.memory is Memory.CORRUPT]
     alarm = f"Memory came through CORRUPT with {_and(corrupt)}. " if corrupt else ""
-    return alarm + _fastest(table)
+    return alarm + _fastest(table, baseline(result.scenario))
 
 
-def _fastest(table: tuple[Row, ...]) -> str:
+def _fastest(table: tuple[Row, ...], reference: Method) -> str:
     done = [row for row in table if row.wall_time is not None and row.memory is not Memory.CORRUPT]
     best = min(done, key=_time, default=None)
     if best is None:
         return "No method completed with the guest's memory unharmed."
     time = format_time(_time(best))
-    base = next((row for row in table if row.method is Method.QEMU_DEFAULT), None)
+    base = next((row for row in table if row.method is reference), None)
+    named = "QEMU's default" if reference is Method.QEMU_DEFAULT else f"{reference}"
     if base is not None and base.wall_time is not None and best.faster is not None:
         if best is base:
-            return f"No method was faster than QEMU's default, which took {time}."
+            return f"No method was faster than {named}, which took {time}."
         return (
-            f"{best.method} was {best.faster:.1f} times as fast as QEMU's default: "
+            f"{best.name} was {best.faster:.1f} times as fast as {named}: "
             f"{time} instead of {format_time(base.wall_time.median)}."
         )
-    fastest = f"{best.method} was the fastest: {time}"
+    fastest = f"{best.name} was the fastest: {time}"
     if base is None or not base.note:
         return f"{fastest}."
-    return f"{fastest}; QEMU's default: {base.note}."
+    return f"{fastest}; {named}: {base.note}."
 
 
 def _time(row: Row) -> float:
@@ -91,7 +102,8 @@ def describe_link(link: LinkSpec) -> str:
     each = ["unlimited" if rate is None else format_link(rate) for rate in link.each]
     if link.count == 1:
         return each[0]
-    return f"{link.count} NICs of {_and(list(dict.fromkeys(each)))}"
+    nics = f"{link.count} NICs of {_and(list(dict.fromkeys(each)))}"
+    return f"a team ({link.team}) of {nics}" if link.team else nics
 
 
 def describe_scenario(scenario: Scenario) -> str:

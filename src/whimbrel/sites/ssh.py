@@ -288,6 +288,12 @@ async def _opened(host: str, options: dict[str, Any]) -> asyncssh.SSHClientConne
             await asyncio.wait([connecting])
 
 
+def new_identity() -> tuple[bytes, bytes]:
+    """Return a new key pair as SSH's files hold it: the private key, and the public one's line."""
+    key = asyncssh.generate_private_key("ssh-ed25519")
+    return key.export_private_key(), key.export_public_key()
+
+
 def _who(place: SshPlace) -> str:
     return f"{place.user}@{place.host}" if place.user else place.host
 

@@ -72,6 +72,20 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     return run
 
 
+@pytest.fixture
+def nested(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[Scenario]]:
+    """Stand in for `run_nested`; return the tables that it was asked for."""
+    asked: list[Sequence[Scenario]] = []
+
+    async def run_nested(tables: Sequence[Scenario], audience: Audience, _: str) -> LabResult:
+        asked.append(tables)
+        audience.measured(cut(1))
+        return WHOLE
+
+    monkeypatch.setattr(lab, "run_nested", run_nested)
+    return asked
+
+
 def scenario(**guest: str) -> Scenario:
     redline = {key: value for key, value in guest.items() if key != "memory"}
     over: dict[str, Any] = {"guest": {"redline": redline}}
@@ -95,6 +109,42 @@ def test_what_auto_aims_at_can_be_said_by_flags(command: Any) -> None:
     assert asked.auto == AutoSpec(Goal.LEAST_CPU, 0.05, 90.0, 1.5, postcopy=False)
     code, fake = command("lab", "--postcopy")
     assert fake.calls[0][0].auto == AutoSpec()
+
+
+def test_emulated_hosts_have_two_tables_and_heed_the_guests_flags(
+    command: Any, nested: list[Sequence[Scenario]]
+) -> None:
+    code, fake = command("lab", "--nested", "--fill", "8 MiB", "--link", "16 Mbit/s")
+    assert (code, fake.calls) == (0, [])
+    [[wire, team]] = nested
+    assert wire.nested
+    assert team.nested
+    assert wire.guest == team.guest
+    assert wire.guest.redline.fill == 8 * MIB
+    assert (wire.link.rate, wire.link.count) == (None, 1)
+    assert (team.link.rate, team.link.count, team.link.team) == (2e6, 2, "802.3ad")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--quick"],
+        ["--scenario", "any.toml"],
+        ["--suite", "accuracy"],
+        ["--seed", "0"],
+        ["--methods", "tcp"],
+        ["--links", "2"],
+        ["--no-postcopy"],
+        ["--link", "1 Gbit/s, 500 Mbit/s"],
+    ],
+    ids=" ".join,
+)
+def test_what_emulated_hosts_cannot_heed_is_refused(
+    command: Any, nested: list[Sequence[Scenario]], words: list[str]
+) -> None:
+    code, _ = command("lab", "--nested", *words)
+    assert code == 2
+    assert nested == []
 
 
 def test_a_fill_that_was_said_is_never_changed(tmp_path: Path) -> None:
