@@ -6,19 +6,22 @@ Everything that is held is held by `with` blocks: whatever ends the command, the
 """
 
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 
+from whimbrel.cli.asked import wish_of
 from whimbrel.cli.journey import Journey
 from whimbrel.cli.move_after import afterwards, missed, record_of, remember
 from whimbrel.cli.move_choice import Decided
 from whimbrel.cli.move_screen import MoveScreen
-from whimbrel.cli.ways import ends_of, nics_of
+from whimbrel.cli.ways import ends_of, moves_marked, nics_of
+from whimbrel.errors import ConfigError, HostError
 from whimbrel.hypervisors.qemu.machine import QemuMachine
-from whimbrel.model.method import Policy
+from whimbrel.model.method import Policy, Tuning
 from whimbrel.model.storage import StorageCopied
 from whimbrel.ports import Journal
 from whimbrel.practice.attempts import attempts
+from whimbrel.practice.bound import Bound, Lane
 from whimbrel.practice.budget import Allowance, Budget
 from whimbrel.practice.claims import Claims
 from whimbrel.practice.encryption import secured
@@ -91,13 +94,15 @@ def _copied(request: Request, how: Decided) -> StorageCopied | None:
 async def _request(
     journey: Journey, how: Decided, screen: MoveScreen, journal: Journal, held: AsyncExitStack
 ) -> Request:
-    leave = await _leave(journey, screen)
-    attendants = tuple(each for each in (leave, await _budget(journey, screen)) if each)
-    disks = await _disks(journey, screen, held)
+    bound = await _bound(journey, how.tuning, screen)
+    leave = await _leave(journey, bound.limit, screen)
+    budget = await _budget(journey, screen)
     tuning = how.tuning
-    if leave is not None:
-        least = min(leave.limit, tuning.bandwidth_limit or leave.limit)
-        tuning = replace(tuning, bandwidth_limit=least)
+    pacing = leave or (None if tuning.as_qemu_comes else bound)
+    attendants = tuple(each for each in (pacing, budget) if each is not None)
+    disks = await _disks(journey, screen, held)
+    if pacing is not None:
+        tuning = replace(tuning, bandwidth_limit=pacing.limit)
     guarded = how.certificate is not None
     wish = journey.wish
     return Request(
@@ -134,7 +139,38 @@ async def _disks(
     return await held.enter_async_context(storage_beside(journey.machine, hosts, wish, screen))
 
 
-async def _leave(journey: Journey, screen: MoveScreen) -> Leave | None:
+async def _bound(journey: Journey, tuning: Tuning, screen: MoveScreen) -> Bound:
+    """Return what keeps the move within its bandwidth, other moves counted.
+
+    They are counted anew, now that this move is marked: of two that were planned at the same time
+    neither knew of the other.
+    """
+    session, pair = journey.session, (journey.source, journey.destination)
+
+    async def others() -> int:
+        return len(await moves_marked(session, pair, journey.links, journey.asked.vm))
+
+    left = 0.0 if journey.asked.leave is None else parse_share(journey.asked.leave)
+    lane = None
+    if not journey.bare:  # nor are there marks, or counters
+        # Where nobody knows what it carries, or which NIC it is, the plan has said so.
+        with suppress(ConfigError, HostError):
+            ends = await ends_of(session, pair, journey.links)
+            lane = Lane(min(each.rate for each in ends), others, left)
+    bound = Bound(_own_limit(journey, tuning), lane, told=screen.limited, lost=screen.lost)
+    await bound.count()
+    return bound
+
+
+def _own_limit(journey: Journey, tuning: Tuning) -> float | None:
+    """Return the limit of the tuning, without what it was planned to leave to other moves."""
+    if tuning.bandwidth_limit != journey.wish.bandwidth_limit:
+        return tuning.bandwidth_limit
+    pair = journey.source, journey.destination
+    return wish_of(journey.asked, journey.session.config, *pair).bandwidth_limit
+
+
+async def _leave(journey: Journey, most: float | None, screen: MoveScreen) -> Leave | None:
     if journey.asked.leave is None:
         return None
     return Leave(
@@ -142,7 +178,7 @@ async def _leave(journey: Journey, screen: MoveScreen) -> Leave | None:
         await ends_of(journey.session, (journey.source, journey.destination), journey.links),
         told=screen.limited,
         lost=screen.lost,
-        most=journey.wish.bandwidth_limit,
+        most=most,
     )
 
 
