@@ -22,6 +22,7 @@ LONG = {
     "faults/test_faults.py",
     "libvirtd/test_howto.py",
     "libvirtd/test_definitions.py",
+    "libvirtd/test_faults.py",
     "libvirtd/test_moves.py",
     "libvirtd/test_storage.py",
     "libvirtd/test_person.py",

@@ -6,14 +6,12 @@ reach the phase ─► inject ─► let go ─► the command ends ─► mend 
 
 import re
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 
-from far.person import Said
 from faults.expected import EXPECTED, Expected, NotApplicable
 from faults.injections import INJECTIONS, Fault
 from faults.leftovers import left_over
 from faults.phases import Missed, Phase, held
+from faults.row import Row, last_sentence, last_words
 from faults.stage import DISK, FAST, VM, Stage, stage
 from whimbrel.errors import LabError
 
@@ -22,39 +20,6 @@ TRIES = 3
 
 _DISKED = frozenset({Phase.MIRROR, Phase.HANDOVER})
 _WITHOUT = frozenset({Phase.POSTCOPY, Phase.AFTER})
-
-
-@dataclass
-class Row:
-    """One cell as it went.
-
-    Attributes:
-        phase: The phase.
-        fault: The fault.
-        code: How `whimbrel move` exited; None where the cell is not applicable.
-        recovered: How `whimbrel recover` exited; None where it was not called.
-        runs_on: Hosts on which the guest runs afterwards.
-        said: What move, and recover, said last.
-        failures: What is not as it has to be; empty: the cell holds.
-        reason: Why it is not applicable, or why the guest is lost.
-        seconds: What the command took from the fault on.
-        last: The last sentence of whimbrel that says where the guest is.
-        date: When it was measured.
-        version: Of whimbrel.
-    """
-
-    phase: Phase
-    fault: Fault
-    code: int | None = None
-    recovered: int | None = None
-    runs_on: Sequence[str] = ()
-    said: str = ""
-    failures: list[str] = field(default_factory=list)
-    reason: str = ""
-    seconds: float = 0.0
-    last: str = ""
-    date: str = ""
-    version: str = ""
 
 
 async def run_cell(phase: Phase, fault: Fault) -> Row:
@@ -69,9 +34,9 @@ async def run_cell(phase: Phase, fault: Fault) -> Row:
         try:
             async with stage(disks=disks) as play:
                 try:
-                    await _faulty(play, row)
+                    await _faulty(play, row, phase, fault)
                 except Missed:
-                    row.said = _last_words(await play.over())
+                    row.said = last_words(await play.over())
                     raise
                 await _judged(play, row, expected)
         except Missed as error:
@@ -82,33 +47,23 @@ async def run_cell(phase: Phase, fault: Fault) -> Row:
     return row
 
 
-async def _faulty(play: Stage, row: Row) -> None:
+async def _faulty(play: Stage, row: Row, phase: Phase, fault: Fault) -> None:
     """Let the fault happen, and wait for the command's end."""
-    injection = INJECTIONS[row.fault]
-    if injection.early and row.phase is Phase.BEFORE:
-        await injection.inject(play, row.phase)
+    injection = INJECTIONS[fault]
+    if injection.early and phase is Phase.BEFORE:
+        await injection.inject(play, phase)
         await play.begin()
         began = time.monotonic()
     else:
-        async with held(play, row.phase, disks=play.disks):
+        async with held(play, phase, disks=play.disks):
             began = time.monotonic()
-            await injection.inject(play, row.phase)
+            await injection.inject(play, phase)
         play.link(FAST)
         if injection.after is not None:
-            await injection.after(play, row.phase)
+            await injection.after(play, phase)
     said = await play.over()
     row.seconds = time.monotonic() - began
-    row.code, row.said = said.code, _last_words(said)
-
-
-def _last_words(said: Said) -> str:
-    return f"{said.errors.strip()}\n{said.output.strip()}".strip()
-
-
-def _last_sentence(said: str) -> str:
-    """Return the last line that is no table."""
-    lines = [line.strip() for line in said.splitlines() if re.search(r"[a-z] .*\.\)?$", line)]
-    return lines[-1] if lines else said.strip()
+    row.code, row.said = said.code, last_words(said)
 
 
 async def _judged(play: Stage, row: Row, expected: Expected) -> None:
@@ -119,8 +74,8 @@ async def _judged(play: Stage, row: Row, expected: Expected) -> None:
     if expected.recovers:
         said = await play.at.whimbrel("recover", VM)
         row.recovered = said.code
-        row.said += f"\nrecover: {_last_words(said)}"
-    row.last = _last_sentence(row.said)
+        row.said += f"\nrecover: {last_words(said)}"
+    row.last = last_sentence(row.said)
     if not expected.runs_on:
         row.reason = expected.why
         if not re.search(r"lost|runs nowhere", row.said) or "whimbrel up" not in row.said:
@@ -166,15 +121,5 @@ async def _buried(play: Stage, row: Row) -> None:
         if (play.folder(host) / "vms" / VM).exists():
             said = await play.at.whimbrel("down", VM, "--now", "--on", host)
             if said.code:
-                row.failures.append(f"down on {host}: {_last_words(said)}")
+                row.failures.append(f"down on {host}: {last_words(said)}")
     row.failures += await left_over(play, None)
-
-
-def cells(only: str = "") -> list[tuple[Phase, Fault]]:
-    """Return every cell, or those whose phase or fault has this name, or "PHASE / FAULT"."""
-    return [
-        (phase, fault)
-        for phase in Phase
-        for fault in Fault
-        if not only or only in {phase.value, fault.value, f"{phase} / {fault}"}
-    ]

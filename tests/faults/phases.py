@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from faults.stage import SLOW, Stage, onlooker
+from faults.underway import UnderWay
 from whimbrel.model.journal import Step
 from whimbrel.model.migration import Phase as MovePhase
 from whimbrel.model.units import MIB
@@ -123,7 +124,8 @@ def _hands_over(stage: Stage) -> bool:
     return stage.steps[-1:] == [Step.HANDING_OVER]
 
 
-def _postcopy(stage: Stage) -> bool:
+def in_postcopy(stage: UnderWay) -> bool:
+    """Tell whether the guest runs at the destination and something of its memory has followed."""
     if stage.phases[-1:] != [MovePhase.POSTCOPY]:
         return False
     after = [
@@ -132,7 +134,8 @@ def _postcopy(stage: Stage) -> bool:
     return Step.RUNNING_THERE in stage.steps and bool(after)
 
 
-def _after(stage: Stage) -> bool:
+def has_arrived(stage: UnderWay) -> bool:
+    """Tell whether the guest runs at the destination and the source is about to be ended."""
     return stage.steps[-1:] == [Step.STOPPING_HERE]
 
 
@@ -140,7 +143,7 @@ async def _goes_over(stage: Stage) -> None:
     """Wait for post-copy, and let the link be slow from then on only: the first pass is long."""
     await _until(lambda at: MovePhase.POSTCOPY in at.phases)(stage)
     stage.link(SLOW / 2)
-    await _until(_postcopy)(stage)
+    await _until(in_postcopy)(stage)
 
 
 async def _switchover(stage: Stage) -> None:
@@ -172,7 +175,7 @@ WAYS: dict[Phase, Way] = {
         _until(_hands_over, freeze=True), disks=True, freezes="whimbrel", rate=40e6
     ),
     Phase.POSTCOPY: Way(_goes_over, ("--method", "postcopy"), rate=4 * SLOW),
-    Phase.AFTER: Way(_until(_after, freeze=True), freezes="whimbrel", rate=40e6),
+    Phase.AFTER: Way(_until(has_arrived, freeze=True), freezes="whimbrel", rate=40e6),
 }
 """Every phase with its way. The hot guest dirties 8 MiB over and over: a link of 40 MB/s lets it
 through within QEMU's downtime limit of 300 ms, one of 16 MB/s never does."""

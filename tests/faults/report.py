@@ -1,10 +1,9 @@
-"""The matrix as a part of a Markdown page."""
+"""A matrix as a part of a Markdown page."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
 
-from faults.injections import Fault
-from faults.matrix import Row
-from faults.phases import Phase
+from faults.row import Row
 from whimbrel.errors import ExitCode
 
 _CODES = {
@@ -25,9 +24,17 @@ LEGEND = """\
 - **recovered, a** or **b**: whimbrel was killed, or could not know (exit code 5);
   `whimbrel recover` found the guest and cleared up. It runs at the source (a) or the
   destination (b).
+- **interrupted, a** or **b**: a person interrupted it; the guest runs there (exit code 130).
 - **lost**: no host has all of the guest's memory any more, which whimbrel says (exit code 5).
 - **%s**: cannot be. **?**: not measured yet.
 """
+
+
+WORDS = {
+    "paused": "both hosts hold a part of the guest, and the post-copy cannot be taken up again "
+    "with what runs there, which is said (exit code 5)",
+}
+"""Words that some matrices need besides."""
 
 
 def cell_text(row: Row) -> str:
@@ -36,15 +43,27 @@ def cell_text(row: Row) -> str:
         return "**FAILED**"
     if row.code is None:
         return NONE
-    if not row.runs_on:
-        return "lost"
+    if row.word or not row.runs_on:
+        return row.word or "lost"
     if row.recovered is not None:
         return f"recovered, {row.runs_on[0]}"
+    if row.code == ExitCode.INTERRUPTED:
+        return f"interrupted, {row.runs_on[0]}"
     return _CODES.get(row.code, f"exit code {row.code}")
 
 
-def page_part(rows: Sequence[Row], command: str) -> str:
-    """Return the table, its legend, the reasons, and each last word."""
+def page_part(
+    rows: Sequence[Row], command: str, phases: Iterable[StrEnum], faults: Iterable[StrEnum]
+) -> str:
+    """Return the table, its legend, the reasons, and each last word.
+
+    Args:
+        rows: What was measured.
+        command: With what.
+        phases: The table's columns.
+        faults: Its rows.
+    """
+    phases, faults = list(phases), list(faults)
     found = {(row.phase, row.fault): row for row in rows}
     measured = [row for row in rows if row.code is not None]
     held = sum(not row.failures for row in measured)
@@ -54,14 +73,15 @@ def page_part(rows: Sequence[Row], command: str) -> str:
     when = " to ".join(dict.fromkeys([days[0], days[-1]])) if days else "never"
     score = f"{held} of {len(measured)} cells hold"
     lines += [f"Measured {when} with whimbrel {versions}: {score}.", ""]
-    lines += ["| | " + " | ".join(Phase) + " |", "|---|" + "---|" * len(Phase)]
-    for fault in Fault:
+    lines += ["| | " + " | ".join(phases) + " |", "|---|" + "---|" * len(phases)]
+    for fault in faults:
         texts = [
-            cell_text(found[phase, fault]) if (phase, fault) in found else "?" for phase in Phase
+            cell_text(found[phase, fault]) if (phase, fault) in found else "?" for phase in phases
         ]
         lines.append(f"| {fault} | " + " | ".join(texts) + " |")
-    lines += ["", LEGEND % NONE]
-    lines += _failures(rows) + _reasons(rows) + _words(rows)
+    more = [f"- **{word}**: {WORDS[word]}." for word in sorted({row.word for row in rows} - {""})]
+    lines += ["", *more, LEGEND % NONE]
+    lines += _failures(rows) + _reasons(rows) + _words(rows, faults)
     return "\n".join(lines) + "\n"
 
 
@@ -81,10 +101,10 @@ def _reasons(rows: Sequence[Row]) -> list[str]:
     return ["### Lost, or not to be", "", *found, ""] if found else []
 
 
-def _words(rows: Sequence[Row]) -> list[str]:
+def _words(rows: Sequence[Row], faults: Sequence[StrEnum]) -> list[str]:
     """Return what a person read at last, by fault."""
     lines = ["### The last words", ""]
-    for fault in Fault:
+    for fault in faults:
         said = [row for row in rows if row.fault is fault and row.code is not None]
         if said:
             lines += [f"{str(fault).capitalize()}:", ""]

@@ -9,23 +9,21 @@ import json
 import os
 import signal
 import subprocess
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pyroute2 import AsyncIPRoute  # type: ignore[import-untyped] # ships no types
 
-from far.person import Person, Said, person
+from far.person import Person, person
+from faults.underway import UnderWay
+from whimbrel.lab.hosts import LabHost
 from whimbrel.lab.links import shape_of
 from whimbrel.lab.namespaces import in_namespace
-from whimbrel.model.journal import Entry, Step
-from whimbrel.model.migration import Phase
 from whimbrel.model.scenario import Load, Pattern
 from whimbrel.model.units import MIB
-from whimbrel.practice.journal import Tail
 
 VM = "db"
 DISK = "/dev/vda"
@@ -39,27 +37,18 @@ DISK_FILL, DISK_HOT, DISK_RATE = 24 * MIB, 4 * MIB, 0.5e6
 ROOM = 160 * MIB
 """Bytes of the file system on which the destination keeps all that it writes."""
 
-PATIENCE = 300.0
-LOOK_EVERY = 0.002
-
 
 @dataclass
-class Stage:
+class Stage(UnderWay):
     """Two hosts, a guest on the first, and the move that is under way.
 
     Attributes:
         at: Who types the commands.
         disks: Whether the guest's disk is copied along; else both hosts see it.
-        entries: What the move's journal has told so far.
-        process: The move's whimbrel.
     """
 
     at: Person
     disks: bool
-    entries: list[Entry] = field(default_factory=list)
-    process: asyncio.subprocess.Process | None = None
-    _tail: Tail | None = None
-    _undo: list[Callable[[], None]] = field(default_factory=list)
 
     @property
     def there(self) -> Path:
@@ -75,67 +64,6 @@ class Stage:
         storage = ["--storage", str(self.there)] if self.disks else []
         asked = ["move", VM, "--to", "b", "--survey", "none", *storage, *words]
         self.process = await self.at.started(*asked)
-
-    async def over(self) -> Said:
-        """Wait until the move's command has ended, and return what it said."""
-        assert self.process is not None
-        async with asyncio.timeout(PATIENCE):
-            output, errors = await self.process.communicate()
-        self.read()
-        return Said(self.process.returncode or 0, output.decode(), errors.decode())
-
-    @property
-    def ended(self) -> bool:
-        """Whether the move's command has ended."""
-        return self.process is None or self.process.returncode is not None
-
-    def signal(self, number: int) -> None:
-        """Send whimbrel a signal."""
-        assert self.process is not None
-        with suppress(ProcessLookupError):
-            os.kill(self.process.pid, number)
-
-    def read(self) -> None:
-        """Read on in the journal."""
-        if self._tail is None:
-            found = list(self.journals.glob("*.jsonl"))
-            if not found:
-                return
-            self._tail = Tail(found[0])
-        self.entries += self._tail.new()
-
-    @property
-    def journals(self) -> Path:
-        """Where journals lie."""
-        return Path(self.at.environment["XDG_STATE_HOME"], "whimbrel", "journals")
-
-    async def until(self, holds: Callable[["Stage"], bool], within: float = 90.0) -> bool:
-        """Wait until something holds; False when the command ended before, or time is up."""
-        until = time.monotonic() + within
-        while time.monotonic() < until:
-            self.read()
-            if holds(self):
-                return True
-            if self.ended:
-                return False
-            await asyncio.sleep(LOOK_EVERY)
-        return False
-
-    @property
-    def steps(self) -> list[Step]:
-        """The steps that were announced."""
-        between = {Step.EVENT, Step.DECISION}
-        return [entry.step for entry in self.entries if entry.step not in between]
-
-    def events(self, kind: str) -> list[dict[str, Any]]:
-        """Return the events of a kind that were told, in order."""
-        found = (entry.fields for entry in self.entries if entry.step is Step.EVENT)
-        return [each[kind] for each in found if kind in each]
-
-    @property
-    def phases(self) -> list[Phase]:
-        """The phases that the move has entered."""
-        return [Phase(each["phase"]) for each in self.events("phase")]
 
     def pid(self, host: str) -> int | None:
         """Return the pid of the guest's QEMU on a host; None where none lives."""
@@ -160,16 +88,7 @@ class Stage:
     def link(self, rate: float) -> None:
         """Let the migration link carry so many bytes per second, both ways."""
         for host in (self.at.far.a, self.at.far.b):
-            in_namespace(host.lab.namespace, lambda: asyncio.run(_rate("w0", rate)))
-
-    def afterwards(self, undo: Callable[[], None]) -> None:
-        """Have something undone when the cell is over, or when the world is mended."""
-        self._undo.append(undo)
-
-    def mend(self) -> None:
-        """Undo what faults have done to the world."""
-        while self._undo:
-            self._undo.pop()()
+            reshape(host.lab, "w0", rate)
 
 
 class Talk:
@@ -221,7 +140,8 @@ async def stage(*, disks: bool) -> AsyncIterator[Stage]:
         own = at.far.folder / "b"
         own.mkdir(mode=0o700)
         _run("mount", "-t", "tmpfs", "-o", f"size={ROOM},mode=0700", "whimbrel-faults", str(own))
-        play = Stage(at, disks)
+        journals = Path(at.environment["XDG_STATE_HOME"], "whimbrel", "journals")
+        play = Stage(at, disks, journals=journals)
         try:
             play.there.mkdir()
             share = at.far.folder / "share"
@@ -253,6 +173,11 @@ def _kill_all(play: Stage) -> None:
         if pid is not None:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+
+def reshape(host: LabHost, interface: str, rate: float) -> None:
+    """Let an interface of a host send so many bytes per second."""
+    in_namespace(host.namespace, lambda: asyncio.run(_rate(interface, rate)))
 
 
 async def _rate(interface: str, rate: float) -> None:

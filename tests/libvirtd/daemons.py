@@ -216,6 +216,11 @@ class Libvirt:
         """Return the QEMU process of a VM, as libvirt wrote it down."""
         return int((self.folder / "run" / "qemu" / f"{vm}.pid").read_text())
 
+    @property
+    def pids(self) -> set[int | None]:
+        """The processes that hold it: the daemon, and those that bury its VMs."""
+        return {self._daemon, *(each.pid for each in self._reapers)}
+
     def said(self) -> str:
         """Return what the daemon has written."""
         return (self.folder / "libvirtd.log").read_text()

@@ -143,11 +143,13 @@ def mended(said: MoveSaid, repaired: Repaired) -> MoveSaid:
     """Return what is to be said of a move that lost its way to a host and was then recovered."""
     there = repaired.runs_on is Side.DESTINATION
     before, case = said.outcome, repaired.last
+    # What was advised before it was found again would only confuse.
+    said_before = before.reason.partition(". ")[0]
+    advice = case.hint if repaired.runs_on is None else ""
     outcome = replace(
         before,
         ending=Ending.COMPLETED if there else before.ending,
-        # What was advised before it was found again would only confuse.
-        reason=f"{before.reason.partition('. ')[0]}; recovered: {case.sentence}".strip("; "),
+        reason=f"{said_before}; recovered: {case.sentence} {advice}".strip("; "),
         runs_on=repaired.runs_on,
     )
     return replace(said, outcome=outcome, left=(), over=case.over and not repaired.runs_on)

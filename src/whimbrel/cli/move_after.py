@@ -15,12 +15,10 @@ from whimbrel.model.storage import StorageCopied
 from whimbrel.model.units import format_time
 from whimbrel.ports import Machine
 from whimbrel.practice.attempts import Attempt
+from whimbrel.practice.cases import start_anew
 from whimbrel.store import Store
 
-ENDED = (
-    "it arrived, and its process at the destination has ended since, so that the guest is lost. "
-    "Start the VM anew from its disks, as after a power cut: whimbrel up"
-)
+ENDED = "it arrived, and its process at the destination has ended since, so that the guest is lost."
 
 
 async def afterwards(journey: Journey, last: Attempt) -> tuple[tuple[Check, ...], Outcome]:
@@ -36,7 +34,8 @@ async def afterwards(journey: Journey, last: Attempt) -> tuple[tuple[Check, ...]
         return (), outcome
     guest, ended = await _guest(journey, last)
     if ended:
-        outcome = replace(outcome, ending=Ending.FAILED, reason=ENDED, runs_on=None)
+        reason = f"{ENDED} {start_anew(journey.there.hypervisor.by_hand(vm))}"
+        outcome = replace(outcome, ending=Ending.FAILED, reason=reason, runs_on=None)
     try:
         return (guest, *await journey.here.afterwards(vm, journey.there)), outcome
     except HostError as error:

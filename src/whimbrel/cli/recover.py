@@ -15,6 +15,8 @@ from whimbrel.cli.session import Session, opened
 from whimbrel.cli.ways import take_back
 from whimbrel.config import Config, load
 from whimbrel.errors import ConfigError, ExitCode, Held, HostError
+from whimbrel.hypervisors.libvirt import LibvirtHost
+from whimbrel.hypervisors.libvirt.definitions import follow_guest
 from whimbrel.model.migration import Side
 from whimbrel.model.units import parse_time
 from whimbrel.practice.cases import Case
@@ -147,7 +149,21 @@ class _Job:
             patience=self._patience,
         )
         self._say(_verdict(lost, repaired))
+        await self._define(lost, hosts, repaired)
         return repaired
+
+    async def _define(self, lost: Lost, hosts: Hosts, repaired: Repaired) -> None:
+        """Let libvirt remember the VM where it runs; what it refuses is left to a person."""
+        left, home = hosts.source, hosts.destination
+        arrived = repaired.runs_on is Side.DESTINATION and repaired.last.over
+        if not (arrived and isinstance(left, LibvirtHost) and isinstance(home, LibvirtHost)):
+            return
+        try:
+            if said := await follow_guest(lost.vm, left, home):
+                self._say(f"  {said}")
+        except HostError as error:
+            why = f"{lost.vm} may still be defined on {lost.source}: {error.what}"
+            self._say(f"  {why} Then: virsh undefine {lost.vm}   # on {lost.source}")
 
     def _told(self, case: Case) -> None:
         self.hears(case.sentence)

@@ -19,6 +19,7 @@ from typing import Self
 from whimbrel.errors import HostError, LabError
 from whimbrel.hypervisors.qemu.process import kill
 from whimbrel.lab.hosts import LabHost
+from whimbrel.model.by_hand import ByHand
 from whimbrel.model.inventory import Capability, MigrationAddress, Vm
 from whimbrel.model.method import Tuning
 from whimbrel.ports import Hypervisor, Machine, Migration, Reception
@@ -232,3 +233,7 @@ class TunnelledHost:
     async def seek(self, name: str) -> Machine | None:
         """See `Hypervisor.seek`."""
         return await self._inner.seek(name)
+
+    def by_hand(self, name: str) -> ByHand:
+        """See `Hypervisor.by_hand`."""
+        return self._inner.by_hand(name)

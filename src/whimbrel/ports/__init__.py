@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from whimbrel.model.by_hand import ByHand
 from whimbrel.model.inventory import Capability, MigrationAddress, Vm
 from whimbrel.model.journal import Entry
 from whimbrel.model.method import Tuning
@@ -285,6 +286,9 @@ class Hypervisor(Protocol):
     async def seek(self, name: str) -> Machine | None:
         """Return the machine of that name; None when this host is sure to hold none that lives."""
 
+    def by_hand(self, name: str) -> ByHand:
+        """Return with what a person ends a VM of that name on this host, or starts it anew."""
+
 
 class Examiner(Protocol):
     """What one host's hypervisor tells a preflight; nothing is changed by asking."""
@@ -296,4 +300,10 @@ class Examiner(Protocol):
         """Return what can be built here for a VM, under its accelerator.
 
         Raises `CommandRefused` with the program's words when it cannot even be started so.
+        """
+
+    async def ports(self) -> tuple[int, int] | None:
+        """Return the first and the last port at which moves arrive here where none is named.
+
+        None: at any that is free.
         """

@@ -9,6 +9,7 @@ answers that its guest does not run and has nothing that the source has handed o
 from dataclasses import dataclass
 from enum import StrEnum
 
+from whimbrel.model.by_hand import ByHand
 from whimbrel.model.journal import Step
 from whimbrel.model.migration import Phase, Side
 
@@ -46,6 +47,8 @@ class Facts:
         last: The last step that is known to have been announced; None where nothing tells.
         exact: Whether no later one was announced: a journal knows, marks on hosts may lag.
         refused: Whether the destination was told to run the guest, and answered that it cannot.
+        here: With what a person ends the VM at the source, or starts it there.
+        there: Likewise at the destination.
     """
 
     source: SideFacts
@@ -53,6 +56,13 @@ class Facts:
     last: Step | None = None
     exact: bool = False
     refused: bool = False
+    here: ByHand = ByHand()
+    there: ByHand = ByHand()
+
+    @property
+    def ran_there(self) -> bool:
+        """Whether the destination was told to run the guest, as far as is known."""
+        return self.last in _RAN_THERE
 
 
 class Repair(StrEnum):
@@ -102,7 +112,15 @@ PULLING = frozenset({Phase.POSTCOPY, Phase.POSTCOPY_PAUSED})
 """Phases in which each side has a part of the guest."""
 
 _RAN_THERE = frozenset({Step.RUNNING_THERE, Step.LISTENING_AGAIN, Step.STOPPING_HERE, Step.CLOSED})
-_START_ANEW = "Start the VM anew from its disks, as after a power cut: whimbrel up."
+
+
+def start_anew(where: ByHand) -> str:
+    """Return what is to be done about a guest that is lost."""
+    return f"Start the VM anew from its disks, as after a power cut: {where.start}."
+
+
+def _end_and_start(what: str, left: ByHand, where: ByHand) -> str:
+    return f"End what {what}: {left.end}. {start_anew(where)}"
 
 
 def case_of(facts: Facts) -> Case:
@@ -111,11 +129,11 @@ def case_of(facts: Facts) -> Case:
     if here.seen is Seen.SILENT:
         return _silent_source(there)
     if here.seen is Seen.GONE:
-        return _dead_source(there)
+        return _dead_source(facts)
     if here.running:
-        return _running_source(here, there)
+        return _running_source(facts)
     if here.phase in PULLING:
-        return _pulling(here, there)
+        return _pulling(facts)
     return _standing_source(facts)
 
 
@@ -139,7 +157,8 @@ def _silent_source(there: SideFacts) -> Case:
     return Case("The source does not answer; the guest may run there.", Repair.LEAVE, hint=look)
 
 
-def _dead_source(there: SideFacts) -> Case:
+def _dead_source(facts: Facts) -> Case:
+    there, home = facts.destination, facts.there if facts.ran_there else facts.here
     if there.seen is Seen.SILENT:
         return Case(
             "The source's process has ended, and the destination does not answer.",
@@ -150,14 +169,14 @@ def _dead_source(there: SideFacts) -> Case:
         return Case(
             "The processes of both sides have ended: the guest runs nowhere.",
             Repair.NOTHING,
-            hint=_START_ANEW,
+            hint=start_anew(home),
         )
     if there.phase in PULLING:
         return Case(
             "The source's process has ended before all of the guest's memory was at the "
             "destination: the guest is lost.",
             Repair.LEAVE,
-            hint=f"End what is left: whimbrel down VM --now. {_START_ANEW}",
+            hint=_end_and_start("is left", facts.there, home),
             lost=True,
         )
     if there.running:
@@ -170,16 +189,17 @@ def _dead_source(there: SideFacts) -> Case:
     return Case(
         "The source's process has ended before the guest was at the destination: it runs nowhere.",
         Repair.STOP_THERE,
-        hint=_START_ANEW,
+        hint=start_anew(facts.here),
     )
 
 
-def _running_source(here: SideFacts, there: SideFacts) -> Case:
+def _running_source(facts: Facts) -> Case:
+    here, there = facts.source, facts.destination
     if there.running:
         return Case(
             "Both sides run the guest, which no move of whimbrel brings about.",
             Repair.LEAVE,
-            hint="End the one that is not wanted: whimbrel down VM --on HOST.",
+            hint=f"End the one that is not wanted: {facts.here.end}, or: {facts.there.end}.",
         )
     if here.phase in UNDER_WAY:
         return Case(
@@ -199,20 +219,26 @@ def _running_source(here: SideFacts, there: SideFacts) -> Case:
     return Case(f"The guest runs at the source.{said}", Repair.NOTHING, Side.SOURCE)
 
 
-def _pulling(here: SideFacts, there: SideFacts) -> Case:
+def _pulling(facts: Facts) -> Case:
+    here, there = facts.source, facts.destination
     runs_on = Side.DESTINATION if there.running else None
     if there.seen is Seen.GONE:
         return Case(
             "The destination's process has ended during post-copy, and with it what the guest "
             "had written there: the guest is lost.",
             Repair.LEAVE,
-            hint=f"End what is left: whimbrel down VM --now. {_START_ANEW}",
+            hint=_end_and_start("is left", facts.here, facts.there),
             lost=True,
         )
     if here.phase is Phase.POSTCOPY_PAUSED or there.phase is Phase.POSTCOPY_PAUSED:
+        # Some sources say so as soon as nobody leads the move, and the rest goes on for all that.
+        sure = there.phase is not Phase.POSTCOPY
         return Case(
             "The post-copy has lost its link and is paused: the guest waits for the rest of its "
-            "memory.",
+            "memory."
+            if sure
+            else "The guest has gone over to the destination before all of its memory, and the "
+            "source has lost touch with it.",
             Repair.TAKE_UP,
             runs_on,
         )
@@ -239,7 +265,7 @@ def _standing_source(facts: Facts) -> Case:
             "off, and say so: whimbrel recover VM --gone destination.",
         )
     if there.running:
-        return _arrived(here)
+        return _arrived(facts)
     if here.phase is Phase.COMPLETED:
         return _handed_over(facts)
     if here.phase is Phase.CANCELLING:
@@ -253,7 +279,8 @@ def _standing_source(facts: Facts) -> Case:
     return _paused(facts) if here.phase is Phase.IDLE else _undone(facts)
 
 
-def _arrived(here: SideFacts) -> Case:
+def _arrived(facts: Facts) -> Case:
+    here = facts.source
     if here.phase is Phase.COMPLETED:
         return Case(
             "The guest runs at the destination; the source is left over.",
@@ -264,7 +291,7 @@ def _arrived(here: SideFacts) -> Case:
         f"The guest runs at the destination, though the source calls the move {here.phase}.",
         Repair.LEAVE,
         Side.DESTINATION,
-        "Make sure that the guest is well, then end the source's: whimbrel down VM --on HOST.",
+        f"Make sure that the guest is well, then end the source's: {facts.here.end}.",
     )
 
 
@@ -285,7 +312,8 @@ def _handed_over(facts: Facts) -> Case:
             "The destination's process has ended before it ran the guest; the source has it still.",
             Repair.RESUME_HERE,
         )
-    return _may_have_run("The destination's process has ended, and the guest may have run there")
+    what = "The destination's process has ended, and the guest may have run there"
+    return _may_have_run(facts, what)
 
 
 def _undone(facts: Facts) -> Case:
@@ -294,18 +322,19 @@ def _undone(facts: Facts) -> Case:
     # never told to run a guest whose move then failed.
     ran = facts.last is None or facts.last in _RAN_THERE
     if ran or (facts.last is Step.POSTCOPY and not facts.exact):
-        return _may_have_run(f"The move is {here.phase}, and the guest may have run there")
+        what = f"The move is {here.phase}, and the guest may have run there"
+        return _may_have_run(facts, what)
     return Case(
         f"The move is {here.phase}, and the guest stands still at the source.",
         Repair.RESUME_HERE,
     )
 
 
-def _may_have_run(what: str) -> Case:
+def _may_have_run(facts: Facts, what: str) -> Case:
     return Case(
         f"{what}: the guest is lost, for the source's memory may be older than its disks.",
         Repair.LEAVE,
-        hint=f"End what stands still at the source: whimbrel down VM --now. {_START_ANEW}",
+        hint=_end_and_start("stands still at the source", facts.here, facts.there),
         lost=True,
     )
 

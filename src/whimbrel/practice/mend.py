@@ -15,7 +15,7 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any, Protocol
 
-from whimbrel.errors import HostError, MachineEnded
+from whimbrel.errors import HostError, MachineEnded, Unsupported
 from whimbrel.model.inventory import MigrationAddress
 from whimbrel.model.journal import Step
 from whimbrel.model.migration import Event, Observation, Phase, PhaseChange
@@ -130,8 +130,9 @@ class Mender:
         while True:
             try:
                 await self._migration.resume(await self._reception.listen_again())
-            except MachineEnded as error:
-                self.gave_up = f"the post-copy cannot be taken up again: {error.what}"
+            except (MachineEnded, Unsupported) as error:
+                why = f"{error.what} {error.hint}".strip()
+                self.gave_up = f"the post-copy cannot be taken up again: {why}"
                 return
             except HostError as error:
                 self._trouble = error.what

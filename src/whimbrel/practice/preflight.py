@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from whimbrel.model.check import Check, Result, failed, passed
+from whimbrel.model.inventory import MigrationAddress
 from whimbrel.model.method import Transport, Tuning
 from whimbrel.model.preflight import HostFacts, HypervisorFacts, MachineFacts, Unknown
 from whimbrel.practice.preflight_collect import (
@@ -39,13 +40,23 @@ async def preflight(subject: PreflightSubject) -> tuple[Check, ...]:
         HostError: The source cannot be asked.
     """
     there = subject.there
-    source, destination = await asyncio.gather(
-        ask_host(subject.source, there), known(ask_host(subject.destination, there))
+    source, destination, ports = await asyncio.gather(
+        ask_host(subject.source, there),
+        known(ask_host(subject.destination, there)),
+        known(subject.destination_examiner.ports()),
     )
+    subject = replace(subject, address=_within(subject.address, ports))
     if isinstance(destination, Unknown):
         return await _without_destination(subject, destination)
     facts = await collect(subject, source, destination)
     return (_control(destination), *_of_hosts(subject, facts), *_of_guest(subject, facts))
+
+
+def _within(address: MigrationAddress, ports: tuple[int, int] | Unknown | None) -> MigrationAddress:
+    """Return an address with the ports at which moves arrive there, unless some are named."""
+    if address.port or address.ports or isinstance(ports, Unknown):
+        return address
+    return replace(address, ports=ports)
 
 
 def _control(destination: HostFacts) -> Check:

@@ -226,7 +226,7 @@ class _Repairer:
                 if mender.gave_up:
                     await mender.leave()
                     self.rounds[Repair.FOLLOW] = self.rounds[Repair.TAKE_UP] = ATTEMPTS
-                    raise HostError(f"{mender.gave_up}.")
+                    raise HostError(f"{mender.gave_up.rstrip('.')}.")
         finally:
             await mender.close()
 
@@ -275,7 +275,9 @@ async def _looked(move: Deserted) -> _Sides:
         _seen(move.source, move.name, gone=Side.SOURCE in move.gone),
         _seen(move.destination, move.name, gone=Side.DESTINATION in move.gone),
     )
-    return _Sides(Facts(source, destination, move.last, move.exact, move.refused), here, there)
+    words = (host.by_hand(move.name) for host in (move.source, move.destination))
+    facts = Facts(source, destination, move.last, move.exact, move.refused, *words)
+    return _Sides(facts, here, there)
 
 
 async def _seen(host: Hypervisor, name: str, *, gone: bool) -> tuple[Machine | None, SideFacts]:

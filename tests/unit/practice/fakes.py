@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from whimbrel.errors import CommandRefused, HostError, HostUnreachable
+from whimbrel.model.by_hand import ByHand
 from whimbrel.model.inventory import Capability, MigrationAddress, Vm
 from whimbrel.model.memory import MemoryProfile
 from whimbrel.model.method import Tuning
@@ -203,6 +204,9 @@ class FakeHypervisor:
         if held is not None and held.silent:
             raise HostUnreachable("no answer")
         return None if held is None or held.stopped else held
+
+    def by_hand(self, name: str) -> ByHand:
+        return ByHand()
 
 
 class Silent:

@@ -2,6 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from whimbrel.model.by_hand import ByHand
 from whimbrel.model.journal import Step
 from whimbrel.model.migration import Phase, Side
 from whimbrel.practice.cases import Case, Facts, Repair, Seen, SideFacts, case_of
@@ -153,3 +154,18 @@ def test_a_guest_that_is_lost_leaves_nothing_to_find_out_and_may_be_ended() -> N
     assert case.runs_on is None
     assert "whimbrel down" in case.hint
     assert "whimbrel up" in case.hint
+
+
+@pytest.mark.parametrize(
+    ("last", "start"), [(Step.SENDING, "start it at a"), (Step.STOPPING_HERE, "start it at b")]
+)
+def test_a_lost_guest_is_started_anew_where_it_ran_by_what_runs_that_host(
+    last: Step, start: str
+) -> None:
+    words = ByHand("end it at a", "start it at a"), ByHand("end it at b", "start it at b")
+    case = case_of(Facts(GONE, GONE, last, True, False, *words))
+    assert start in case.hint
+    half = SideFacts(Seen.ANSWERS, running=True, phase=Phase.POSTCOPY)
+    assert "end it at b" in case_of(Facts(GONE, half, last, True, False, *words)).hint
+    both = case_of(Facts(runs(), runs(), last, True, False, *words))
+    assert "end it at a, or: end it at b" in both.hint

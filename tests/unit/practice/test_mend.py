@@ -4,7 +4,7 @@ from collections.abc import Iterator
 import pytest
 
 from unit.practice.fakes import VM, FakeMachine, FakeMigration, FakeReception
-from whimbrel.errors import HostUnreachable, MachineEnded
+from whimbrel.errors import HostUnreachable, MachineEnded, Unsupported
 from whimbrel.model.inventory import MigrationAddress
 from whimbrel.model.migration import Observation, Phase, PhaseChange
 from whimbrel.practice import mend
@@ -62,6 +62,23 @@ async def test_a_post_copy_whose_destination_has_ended_is_given_up_at_once() -> 
     mender.hear(PhaseChange(Phase.POSTCOPY_PAUSED, 1.0, "the connection broke"))
     await settled()
     assert "it was killed" in mender.gave_up
+    assert reception.listens == 1
+
+
+class Unable(FakeReception):
+    """A destination whose hypervisor cannot do it."""
+
+    async def listen_again(self) -> MigrationAddress:
+        self.listens += 1
+        raise Unsupported("libvirt 11.3 dies of it", "Have a newer one.")
+
+
+async def test_a_post_copy_that_nobody_can_take_up_is_given_up_at_once_with_what_helps() -> None:
+    reception = Unable(FakeMachine(VM))
+    mender = Mender(Link(FakeMachine(VM), []), reception, Record(Unwritten()))
+    mender.hear(PhaseChange(Phase.POSTCOPY_PAUSED, 1.0, "the connection broke"))
+    await settled()
+    assert "dies of it Have a newer one." in mender.gave_up
     assert reception.listens == 1
 
 

@@ -134,6 +134,10 @@ class FakeSite:
 class FakeExaminer:
     facts: MachineFacts | HostError = RUNS
     there: HypervisorFacts | HostError = THERE
+    range: tuple[int, int] | None = None
+
+    async def ports(self) -> tuple[int, int] | None:
+        return self.range
 
     async def machine(self, machine: Machine) -> MachineFacts:
         if isinstance(self.facts, HostError):
@@ -390,6 +394,31 @@ async def test_where_the_way_is_still_to_be_chosen_what_hinders_rdma_is_a_warnin
     assert "only 64 KiB may be pinned" in found.detail
     without = replace(subject(able(None)), choosing=True)
     assert "RDMA" not in {check.name for check in await preflight(without)}
+
+
+@pytest.mark.parametrize("taken", [0, 1])
+async def test_where_moves_arrive_at_certain_ports_the_way_to_one_of_them_is_tried(
+    taken: int,
+) -> None:
+    def listen(port: int, **_: object) -> Mapping[str, Any]:
+        return {"error": "EADDRINUSE"} if port < 50000 + taken else {"port": port}
+
+    move = subject(b={"preflight_listen": listen}, examiner=FakeExaminer(range=(50000, 50001)))
+    checks = await preflight(move)
+    assert result(checks, "migration address") is Result.PASS
+    tried = [each["port"] for each in asked(move.destination, "preflight_listen")]
+    assert tried == list(range(50000, 50001 + taken))
+    named = replace(move, address=MigrationAddress("10.0.0.2", 50001))
+    await preflight(named)
+    assert asked(named.destination, "preflight_listen")[-1]["port"] == 50001
+
+
+async def test_a_firewall_is_to_be_opened_for_every_port_that_a_move_may_take() -> None:
+    closed = {"preflight_connect": lambda **_: {"error": "ETIMEDOUT", "words": ""}}
+    checks = await preflight(subject(a=closed, examiner=FakeExaminer(range=(50000, 50063))))
+    [found] = [check for check in checks if check.name == "migration address"]
+    assert found.result is Result.FAIL
+    assert "dport 50000-50063 accept" in found.remedy
 
 
 async def test_a_move_claims_memory_and_gives_it_up_whatever_happens() -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from whimbrel.hypervisors.libvirt.compare import cpu_check
+from whimbrel.hypervisors.libvirt.definitions import follow_guest
 from whimbrel.hypervisors.libvirt.disk_checks import disk_checks
 from whimbrel.model.check import Check, Result, failed, passed
 
@@ -36,6 +37,8 @@ _BLOCKERS = {
 }
 """By what keeps a VM where it is, among other reasons."""
 
+_OTHER_PORTS = "; or name other `ports`"
+_WIDEN = "; or widen migration_port_min and migration_port_max in its qemu.conf"
 
 _RIGHTS = ": rights"
 _SAME = ": same bytes"
@@ -103,6 +106,8 @@ def in_virsh(checks: Iterable[Check], vm: str) -> Iterator[Check]:
             continue
         if check.result is not Result.PASS and check.name in _REMEDIES:
             yield replace(check, remedy=_remedy(check, vm))
+        elif _OTHER_PORTS in check.remedy:
+            yield replace(check, remedy=check.remedy.partition(_OTHER_PORTS)[0] + _WIDEN)
         elif check.name.endswith(_RIGHTS) and check.result is Result.FAIL:
             # QEMU runs as libvirt's own user there, to whom libvirt hands the image over.
             yield passed(check.name, "libvirt gives the image to its QEMU.")
@@ -125,7 +130,7 @@ def seen_by_both(checks: Iterable[Check]) -> bool:
 
 
 async def at_home(host: LibvirtHost, vm: str, *, defined: bool, there: LibvirtHost) -> list[Check]:
-    """Look at both libvirts when a guest has arrived.
+    """Look at both libvirts when a guest has arrived, and let its definition be where it is.
 
     Args:
         host: Where it was.
@@ -133,6 +138,7 @@ async def at_home(host: LibvirtHost, vm: str, *, defined: bool, there: LibvirtHo
         defined: Whether it was defined there.
         there: Where it is.
     """
+    await follow_guest(vm, host, there)
     left = await (await host.connection()).domain(vm)
     arrived = await (await there.connection()).domain(vm)
     kept = arrived is not None and await arrived.persistent()

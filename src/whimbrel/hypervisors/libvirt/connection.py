@@ -129,9 +129,18 @@ class Connection(PoolCalls):
         try:
             return await loop.run_in_executor(self._threads, work, *arguments)
         except libvirt.libvirtError as error:
+            if not await self.stands():  # libvirt has many words for that
+                raise HostUnreachable(f"libvirt on host {self.name} is gone: {error}") from error
             raise self._translated(error) from error
         except RuntimeError as error:  # the threads have been shut down
             raise HostUnreachable(f"The connection to {self.name} is closed.") from error
+
+    async def stands(self) -> bool:
+        """Tell whether the connection stands, as far as is known without asking there."""
+        loop = asyncio.get_running_loop()
+        with suppress(libvirt.libvirtError, RuntimeError):
+            return bool(await loop.run_in_executor(self._threads, self._handle.isAlive))
+        return False
 
     async def versions(self) -> Versions:
         """Return what answers."""

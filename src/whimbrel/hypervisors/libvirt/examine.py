@@ -55,6 +55,11 @@ class LibvirtExaminer:
             versions.hypervisor, dotted(versions.daemon), capabilities, emulator, accelerator
         )
 
+    async def ports(self) -> tuple[int, int] | None:
+        """See `ports.Examiner.ports`; without a shell nobody but libvirt knows them."""
+        found = (await self._host.settings()).ports
+        return found.start, found.stop - 1
+
 
 async def _emulator(connection: Connection, accelerator: str, machine: str) -> str:
     """Return what QEMU can do as that machine, or as any where it does not know that one."""

@@ -16,7 +16,6 @@ import asyncio
 import secrets
 from dataclasses import replace
 from typing import TYPE_CHECKING, Self
-from xml.sax.saxutils import quoteattr
 
 from whimbrel.errors import CommandRefused, ConfigError, Unsupported
 from whimbrel.hypervisors.libvirt.connection import Connection
@@ -33,6 +32,7 @@ from whimbrel.hypervisors.libvirt.machine import (
 )
 from whimbrel.hypervisors.libvirt.migration import Departure, LibvirtMigration
 from whimbrel.hypervisors.libvirt.settings import Settings, settings_from
+from whimbrel.hypervisors.libvirt.states import State
 from whimbrel.hypervisors.libvirt.translate import (
     FINDS_ZEROS,
     address_parameters,
@@ -43,6 +43,8 @@ from whimbrel.hypervisors.libvirt.translate import (
     parameters_for,
     under_way,
 )
+from whimbrel.hypervisors.libvirt.trial import trial_xml
+from whimbrel.model.by_hand import ByHand
 from whimbrel.model.inventory import Capability, MigrationAddress, Vm
 from whimbrel.model.method import Transport, Tuning
 from whimbrel.model.migration import Phase, Side
@@ -101,8 +103,11 @@ class LibvirtHost:
             self._connection = None
 
     async def connection(self) -> Connection:
-        """Return the connection, made at the first call."""
+        """Return the connection, made at the first call, and anew where it has been lost."""
         async with self._connecting:
+            if self._connection is not None and not await self._connection.stands():
+                await self.close()
+                self._machines.clear()  # they hold on to it
             if self._connection is None:
                 self._connection = await Connection.open(self.name, self._uri)
             return self._connection
@@ -178,7 +183,11 @@ class LibvirtHost:
         held.carries = None
         reception.machine.promised = False
         migration.depart()
-        await migration.begun()
+        try:
+            await migration.begun()
+        except BaseException:  # whoever is interrupted now is told that nothing has begun
+            await migration.call_off()
+            raise
         return migration
 
     async def rejoin(self, machine: Machine) -> LibvirtMigration:
@@ -189,7 +198,7 @@ class LibvirtHost:
         ears = await domain.connection.listen(domain.id, Side.SOURCE, heard)
         migration = LibvirtMigration(held, domain, heard, [ears], None)
         job = await domain.job()
-        if not under_way(job):
+        if not under_way(job) and await domain.state() not in _HANDS_OVER:
             ears.close()
             raise CommandRefused("No move is under way.")
         migration.found(job)
@@ -205,10 +214,13 @@ class LibvirtHost:
     async def seek(self, name: str) -> LibvirtMachine | None:
         """See `ports.Hypervisor.seek`."""
         domain = await (await self.connection()).domain(name)
-        if waiting := self._waiting(lambda each: each.machine.vm.name == name):
+        waiting = self._waiting(lambda each: each.machine.vm.name == name)
+        if waiting is not None and waiting.machine.promised:
             return waiting.machine
         if domain is None or not (state := await domain.state()).lives:
             return None
+        if waiting is not None:
+            return waiting.machine
         held = self._machines.get(domain.id)
         if held is not None and held.last is not Phase.COMPLETED:
             return held
@@ -216,6 +228,12 @@ class LibvirtHost:
             unknown = Vm(domain.name, 0, 0, uuid=domain.id)
             return LibvirtMachine(unknown, domain.connection, domain, self._site)
         return await self._hold(described(await domain.found_xml()), domain)
+
+    def by_hand(self, name: str) -> ByHand:
+        """See `ports.Hypervisor.by_hand`: whoever has virsh reaches libvirt as whimbrel does."""
+        words = f"virsh -c '{self._uri}'"
+        start = f"{words} start {name} (where it was not defined: create FILE)"
+        return ByHand(f"{words} destroy {name}", start)
 
     async def _hold(self, vm: Vm, domain: Domain) -> LibvirtMachine:
         machine = LibvirtMachine(vm, domain.connection, domain, self._site)
@@ -325,6 +343,9 @@ class LibvirtHost:
         return Departure(domain, reception, flags, parameters)
 
 
+_HANDS_OVER = {State.POSTCOPY, State.LOST_POSTCOPY}
+"""States of a source of which libvirt, when its leader is gone, may tell no figures."""
+
 _UNLIMITED = (
     "libvirt moves by RDMA only a VM whose memory has a hard limit, since all of it may be locked.",
     "Give the VM <memtune><hard_limit>, larger than its memory, and start it again.",
@@ -352,14 +373,3 @@ def _elsewhere(here: Vm, there: Vm) -> dict[str, Disk]:
         for disk in there.disks
         if disk.name in known and known[disk.name] != (disk.path, disk.format)
     }
-
-
-def trial_xml(name: str, address: str, port: int) -> str:
-    """Return a VM that never runs, and whose one device listens at an address."""
-    place = f"mode='bind' host={quoteattr(address)} service='{port}'"
-    return (
-        f"<domain type='qemu'><name>{name}</name><memory unit='MiB'>8</memory><vcpu>1</vcpu>"
-        "<os><type arch='x86_64'>hvm</type></os><devices>"
-        f"<serial type='tcp'><source {place}/><protocol type='raw'/></serial>"
-        "<controller type='usb' model='none'/><memballoon model='none'/></devices></domain>"
-    )

@@ -141,6 +141,8 @@ class LibvirtMachine:
 
     async def standing(self) -> Standing:
         """See `ports.Machine.standing`."""
+        if self.expected and self.promised:
+            return Standing(running=False, phase=Phase.IDLE)  # libvirt has yet to build it
         domain = await self.domain()
         state = await domain.state()
         if not state.lives:

@@ -18,6 +18,7 @@ from whimbrel.errors import CommandRefused, HostError, HostUnreachable, Unsuppor
 from whimbrel.hypervisors.libvirt.connection import Aborted, Busy
 from whimbrel.hypervisors.libvirt.machine import LibvirtAddress
 from whimbrel.hypervisors.libvirt.phases import STATES, TOLD, way_between
+from whimbrel.hypervisors.libvirt.resuming import nobody_leads, require_resuming
 from whimbrel.hypervisors.libvirt.states import Happening, State
 from whimbrel.hypervisors.libvirt.translate import (
     ended_from,
@@ -59,9 +60,6 @@ _RESUMES_WITHIN = 10.0
 _FIGURES_WITHIN = 3.0
 _ASK_AGAIN = 0.02
 _SAYS_SO_WITHIN = 2.0
-
-DIES_OF_RESUMING = range(11003000, 11004000)
-"""Versions of libvirt whose daemon crashes at VIR_MIGRATE_POSTCOPY_RESUME (found with 11.3.0)."""
 
 _RETURNED = "returned"
 
@@ -111,7 +109,7 @@ class LibvirtMigration:
         self._reason = ""
         self._figures: Mapping[str, Any] = {}
         self._clock = asyncio.get_running_loop().time
-        self._began = self._clock()
+        self._began = self._moved_at = self._clock()
         self._next_poll = self._began + POLL_EVERY
         self._last = Observation(at=0.0, phase=Phase.IDLE)
 
@@ -126,6 +124,14 @@ class LibvirtMigration:
             if under_way(await self._domain.job()):
                 return
             await asyncio.sleep(0.01)  # no event tells that a job begins
+
+    async def call_off(self) -> None:
+        """Have libvirt end what it has just begun; the guest stays here."""
+        with suppress(HostError):
+            await self.begun()
+            if self._call is not None and not self._call.done():
+                await self._domain.abort()
+                await asyncio.wait([self._call], timeout=_RESUMES_WITHIN)
 
     def found(self, job: Mapping[str, Any]) -> None:
         """Take the move as it stands: somebody else has begun it."""
@@ -177,14 +183,8 @@ class LibvirtMigration:
         if isinstance(address, LibvirtAddress) and address.there and departure:
             departure = replace(departure, reception=address.there)
         if departure is None:
-            raise CommandRefused("libvirt takes up a post-copy only for whoever began it.")
-        versions = await departure.reception.connection.versions()
-        if versions.daemon in DIES_OF_RESUMING:
-            raise Unsupported(
-                f"libvirt 11.3 on host {departure.reception.connection.name} dies when it is "
-                "asked to take up a post-copy again.",
-                "Let that host have a newer libvirt before the next post-copy.",
-            )
+            raise nobody_leads(self._clock() - self._moved_at)
+        await require_resuming(departure.reception.connection)
         self._departure = departure
         try:
             async with asyncio.timeout(_RESUMES_WITHIN):
@@ -309,15 +309,15 @@ class LibvirtMigration:
         if state is State.LOST_POSTCOPY:
             return self._enter(Phase.POSTCOPY_PAUSED)
         if not state.lives:
-            raise HostUnreachable(
-                f"The source's QEMU ended in the middle of the move: {self._reason}"
-            )
+            raise HostUnreachable(f"The source's QEMU has ended: {self._reason}")
         back = self._called_back or isinstance(error, Aborted)
         return self._enter(Phase.CANCELLED if back else Phase.FAILED)
 
     async def _poll(self) -> Sequence[Event]:
         state = await self._domain.state()
-        if self._departure is None and not state.lives:
+        # A post-copy whose leader has lost one side goes on by itself.
+        alone = self._call is None or bool(self._call.done() and self._call.exception())
+        if alone and not state.lives:
             return self._enter(self._gone())
         events: list[Event] = list(self._enter(STATES[state])) if state in STATES else []
         job: Mapping[str, Any] = {}
@@ -343,8 +343,11 @@ class LibvirtMigration:
         changes: list[Event] = []
         if self._phase in {Phase.IDLE, Phase.SETUP}:
             changes += self._enter(Phase.PRECOPY)
-        self._last = observation_from(job, self._now(), self._phase)
-        return [*changes, self._last]
+        seen = observation_from(job, self._now(), self._phase)
+        if seen.transferred != self._last.transferred:
+            self._moved_at = self._clock()
+        self._last = seen
+        return [*changes, seen]
 
     async def _start_of_pass(self, number: int) -> list[Event]:
         job: Mapping[str, Any] = {}

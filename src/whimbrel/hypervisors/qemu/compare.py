@@ -58,6 +58,10 @@ class QemuExaminer:
             words = f"{self._site.name}: QEMU's answers lack what was expected: {error!r}"
             raise ProtocolError(words) from error
 
+    async def ports(self) -> tuple[int, int] | None:
+        """See `ports.Examiner.ports`."""
+        return None
+
 
 def _expansion(model: str) -> dict[str, Any]:
     # Only the static expansion is free of what is no CPU feature (levels, caches, "check").

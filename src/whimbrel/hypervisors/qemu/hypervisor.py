@@ -32,6 +32,7 @@ from whimbrel.hypervisors.qemu.translate import (
     channels_argument,
     parameters_for,
 )
+from whimbrel.model.by_hand import ByHand
 from whimbrel.model.inventory import Capability, MigrationAddress, Vm
 from whimbrel.model.method import Postcopy, Transport, rdma_refusal
 from whimbrel.model.migration import Phase
@@ -64,6 +65,10 @@ class QemuHypervisor(ABC):
     @abstractmethod
     async def seek(self, name: str) -> QemuMachine | None:
         """See `ports.Hypervisor.seek`."""
+
+    def by_hand(self, name: str) -> ByHand:
+        """See `ports.Hypervisor.by_hand`; what it was built from is a file of its owner's."""
+        return ByHand(end=f"whimbrel down {name} --now --on {self.name}")
 
     @abstractmethod
     async def build(self, vm: Vm, memory: PreparedMemory | None, *, incoming: bool) -> QemuMachine:

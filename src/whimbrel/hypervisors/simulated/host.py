@@ -13,6 +13,7 @@ from whimbrel.hypervisors.simulated.machine import (
     State,
 )
 from whimbrel.hypervisors.simulated.migration import CourseOf, SimulatedMigration
+from whimbrel.model.by_hand import ByHand
 from whimbrel.model.inventory import Capability, MigrationAddress, Vm
 from whimbrel.model.memory import HostProfile, LinkProfile, MemoryProfile, Survey
 from whimbrel.model.method import ACCELERATORS, Postcopy, Tuning
@@ -152,6 +153,10 @@ class SimulatedHypervisor:
         """See `ports.Hypervisor.seek`."""
         self._site.reach()
         return next((each for each in self._site.machines if each.vm.name == name), None)
+
+    def by_hand(self, name: str) -> ByHand:
+        """See `ports.Hypervisor.by_hand`."""
+        return ByHand(end=f"whimbrel down {name} --now --on {self.name}")
 
     def _course(self, survey: Survey, tuning: Tuning) -> CourseOf:
         def course_of(changes: tuple[Change, ...], horizon: float) -> Course:

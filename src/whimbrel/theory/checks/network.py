@@ -43,10 +43,12 @@ def migration_address(
             "Choose a port above 1023, or leave the port out.",
         )
     if trial.connect_error:
+        named = None if address.port else address.ports
+        ports = trial.port if named is None else f"{named[0]}-{named[1]}"
         return failed(
             name,
             f"{source} cannot reach {destination} at {place}: {trial.connect_error}.",
-            f"nft add rule inet filter input tcp dport {trial.port} accept   # on {destination}; "
+            f"nft add rule inet filter input tcp dport {ports} accept   # on {destination}; "
             f"and see from {source}: ip route get {address.host}",
         )
     if not trial.heard:

@@ -25,6 +25,13 @@ class Domain:
         self.name, self.id = name, uuid
         self._state, self._defined = State.RUNNING if lives else State.OFF, defined
 
+    @property
+    def known(self) -> bool:
+        return self._defined or self._state.lives
+
+    async def forget(self) -> None:
+        self._defined = False
+
     async def state(self) -> State:
         return self._state
 
@@ -49,7 +56,7 @@ class Host:
         return list(self._domains)
 
     async def domain(self, name: str) -> Domain | None:
-        return next((each for each in self._domains if each.name == name), None)
+        return next((each for each in self._domains if each.known and each.name == name), None)
 
 
 class Machine:
@@ -133,7 +140,8 @@ def test_libvirt_is_overruled_only_where_all_disks_are_proved_to_be_the_same() -
         (None, Domain(), False, set()),
         (None, Domain(defined=True), True, set()),
         (Domain(), Domain(), False, {"source"}),
-        (Domain(lives=False, defined=True), Domain(defined=True), True, {"source"}),
+        (Domain(lives=False, defined=True), Domain(defined=True), True, set()),
+        (Domain(lives=False, defined=True), Domain(lives=False, defined=True), True, {"source"}),
         (None, Domain(defined=True), False, {"definition"}),
         (None, Domain(), True, {"definition"}),
     ],
@@ -145,3 +153,10 @@ async def test_afterwards_nothing_is_left_and_the_definition_is_as_it_was(
     there = as_host(Host("b", arrived))
     checks = await at_home(as_host(source), "web", defined=defined, there=there)
     assert {each.name for each in checks if each.result is Result.FAIL} == wrong
+
+
+def test_what_is_said_of_ports_is_where_libvirt_keeps_them() -> None:
+    remedy = "ss -ltnp   # on b names who; or name other `ports` of b in whimbrel.toml"
+    [found] = in_virsh([failed("migration address", "Every port is taken.", remedy)], "web")
+    assert found.remedy.startswith("ss -ltnp   # on b names who; or widen migration_port_min")
+    assert "whimbrel.toml" not in found.remedy

@@ -1,0 +1,45 @@
+"""What is said of a libvirt that cannot go on by itself, and what a person does then."""
+
+import pytest
+
+from whimbrel.errors import CommandRefused, HostUnreachable, Unsupported
+from whimbrel.hypervisors.libvirt import LibvirtHost
+from whimbrel.hypervisors.libvirt.connection import Connection
+from whimbrel.hypervisors.libvirt.resuming import GOES_ON_WITHIN, nobody_leads
+
+libvirt = pytest.importorskip("libvirt")
+
+
+class Handle:
+    """A connection that stands, or has been lost."""
+
+    def __init__(self, *, alive: bool) -> None:
+        self._alive = alive
+
+    def isAlive(self) -> int:  # noqa: N802 - libvirt's own word
+        return int(self._alive)
+
+
+def refused() -> None:
+    raise libvirt.libvirtError("client socket is closed")
+
+
+@pytest.mark.parametrize(("alive", "error"), [(True, CommandRefused), (False, HostUnreachable)])
+async def test_whatever_fails_on_a_connection_that_is_lost_is_no_refusal(
+    *, alive: bool, error: type[Exception]
+) -> None:
+    connection = Connection("a", Handle(alive=alive))
+    with pytest.raises(error, match="client socket is closed"):
+        await connection.call(refused)
+
+
+def test_a_post_copy_without_a_leader_is_given_up_only_when_nothing_of_it_is_sent() -> None:
+    assert isinstance(nobody_leads(GOES_ON_WITHIN / 2), CommandRefused)
+    assert isinstance(nobody_leads(GOES_ON_WITHIN * 2), Unsupported)
+
+
+def test_what_a_person_does_with_a_vm_of_libvirts_can_be_copied_as_it_is() -> None:
+    words = LibvirtHost("a", "qemu+ssh://root@a/system?keyfile=/k&no_tty=1").by_hand("db")
+    connection = "virsh -c 'qemu+ssh://root@a/system?keyfile=/k&no_tty=1'"
+    assert words.end == f"{connection} destroy db"
+    assert words.start.startswith(f"{connection} start db ")
