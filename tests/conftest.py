@@ -30,7 +30,6 @@ LONG = {
     "libvirtd/test_pools.py",
     "libvirtd/test_survey.py",
     "libvirtd/test_versions.py",
-    "nested/test_smoke.py",
     "qemu/test_beside_others.py",
     "qemu/test_peers.py",
     "qemu/test_recover.py",
