@@ -78,6 +78,7 @@ class Fault(StrEnum):
 
 
 _NO_QEMU = NotApplicable("libvirt builds the destination's QEMU when the copy begins")
+_ENDED = NotApplicable("libvirt has ended the source's QEMU by itself")
 STUCK = Expected((), UNKNOWN, recovers=True, why="libvirt 11.3 cannot take up a post-copy")
 _AT_B = Expected(("b",), KILLED, recovers=True)
 _CALLED_BACK = Expected(("a",), INTERRUPTED)
@@ -91,7 +92,7 @@ def _row(*cells: Expected | NotApplicable) -> dict[Phase, Expected | NotApplicab
 EXPECTED: dict[Fault, dict[Phase, Expected | NotApplicable]] = {
     Fault.WHIMBREL: _row(FOUND, FOUND, _AT_B, _AT_B),
     Fault.CTRL_C: _row(_CALLED_BACK, _CALLED_BACK, _FINISHED, _FINISHED),
-    Fault.SOURCE: _row(lost(POWER_CUT), lost(POWER_CUT), lost(HALF), MOVES),
+    Fault.SOURCE: _row(lost(POWER_CUT), lost(POWER_CUT), lost(HALF), _ENDED),
     Fault.DESTINATION: _row(_NO_QEMU, STAYS, lost(HALF), lost(POWER_CUT)),
     Fault.LINK_BREAK: _row(EITHER, MOVES, MOVES, MOVES),
     Fault.LINK: _row(STAYS, STAYS, STUCK, MOVES),
