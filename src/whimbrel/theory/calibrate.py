@@ -180,7 +180,7 @@ def _link(past: _Past) -> float | None:
 
 
 def _hinted(past: _Past) -> float | None:
-    """Return the share of the free memory with content that hints really skipped."""
+    """Return the factor on free memory with content that makes hints skip what they did."""
     record, memory, tuning = past.record, past.survey.memory, past.record.tuning
     seen, expected = record.observed.wire_bytes, past.course.wire_bytes
     if not tuning.free_page_hints or seen is None:

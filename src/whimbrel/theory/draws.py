@@ -4,9 +4,9 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from whimbrel.model.memory import Survey
+from whimbrel.model.memory import MemoryProfile, Survey
 from whimbrel.model.method import Tuning
-from whimbrel.model.units import PAGE
+from whimbrel.model.units import GIB, PAGE
 from whimbrel.theory.arrays import Flags, Floats, Ints
 
 HEADERS = 0.003
@@ -104,7 +104,7 @@ def draw(
     rates = np.array([each.rate for each in curve.classes]) * gathered
     rest = memory.pages - zero - pages.sum(axis=1)
     told = memory.free / PAGE * tuning.free_page_hints
-    hinted = np.minimum(memory.free_hintable / PAGE * tuning.free_page_hints, rest)
+    hinted = np.minimum(hintable(memory) * tuning.free_page_hints, rest)
     blank = np.clip(told - hinted, 0.0, zero)
     compressing = vary(ratio.error)
     return Draws(
@@ -125,6 +125,28 @@ def draw(
         source_cost=vary(survey.source.error),
         destination_cost=vary(survey.destination.error),
     )
+
+
+KEPT = 5632
+"""Pages of each zone that a Linux with huge pages keeps free (mm/khugepaged.c,
+set_recommended_min_free_kbytes): 512 in a block, 2 and 3 * 3 blocks; 22 MiB."""
+
+KEPT_AT_MOST = 0.05
+"""Share of memory beyond which it keeps none."""
+
+HIGH = 2.75 * GIB
+"""Memory from which QEMU's q35 has some above 4 GiB, and Linux a third zone (pc_q35.c)."""
+
+
+def hintable(memory: MemoryProfile) -> float:
+    """Return the free pages with content that free page hints reach.
+
+    The balloon takes pages as anybody does who may not reclaim (virtio_balloon.c,
+    VIRTIO_BALLOON_FREE_PAGE_ALLOC_FLAG), so what the kernel keeps at least it does not get.
+    """
+    zones = 3 if memory.total >= HIGH else 2
+    kept = min(zones * KEPT, KEPT_AT_MOST * memory.pages)
+    return max(0.0, memory.free_hintable / PAGE - kept)
 
 
 def _split(
