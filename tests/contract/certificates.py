@@ -1,6 +1,8 @@
 """Certificates of an authority made for one test, lying as QEMU looks for them."""
 
 import datetime as dt
+from contextlib import suppress
+from ipaddress import ip_address
 from pathlib import Path
 
 from cryptography import x509
@@ -58,8 +60,16 @@ class Authority:
         if purpose:
             builder = builder.add_extension(
                 x509.ExtendedKeyUsage([PURPOSES[purpose]]), critical=False
-            ).add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+            ).add_extension(x509.SubjectAlternativeName(_names(name)), critical=False)
         return builder.sign(self._key, hashes.SHA256())
+
+
+def _names(name: str) -> list[x509.GeneralName]:
+    """Return a name, and an address as an address too: libvirt takes it for nothing else."""
+    names: list[x509.GeneralName] = [x509.DNSName(name)]
+    with suppress(ValueError):
+        names.append(x509.IPAddress(ip_address(name)))
+    return names
 
 
 def _named(name: str) -> x509.Name:
