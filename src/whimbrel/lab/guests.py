@@ -4,7 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from typing import Protocol
 
+from whimbrel.errors import LabError
 from whimbrel.lab.accelerator import Accelerator
 from whimbrel.lab.audience import Audience
 from whimbrel.lab.image import APPEND, BEAT_PORT, CONTROL_PORT, Image
@@ -68,6 +70,23 @@ class Guest:
         async with self.redline() as redline:
             found = await redline.verify(lambda share: audience.works(what, share))
         return GuestCheck(intact=found.bad_pages == 0, pages_checked=found.pages_checked)
+
+
+class Verifying(Protocol):
+    """A guest that can look at its own memory."""
+
+    async def check(self, audience: Audience) -> GuestCheck:
+        """Let it verify every page; raises `LabError` where it does not answer."""
+
+
+async def checked(guest: Verifying | None, audience: Audience) -> tuple[GuestCheck | None, str]:
+    """Return what a guest found after its move, and why it found nothing; None: it is lost."""
+    if guest is None:
+        return None, ""
+    try:
+        return await guest.check(audience), ""
+    except LabError as error:
+        return None, f"the guest does not answer after the move: {error.what}"
 
 
 def guest_vm(

@@ -12,7 +12,7 @@ from whimbrel.errors import HostError, LabError
 from whimbrel.lab.audience import Audience
 from whimbrel.lab.counters import CpuTimes, interface_bytes, process_cpu
 from whimbrel.lab.forecast import Said
-from whimbrel.lab.guests import Guest, beat_label
+from whimbrel.lab.guests import Guest, beat_label, checked
 from whimbrel.lab.heartbeat import Record, gap_across_switchover, longest_gap
 from whimbrel.lab.image import BEAT_PORT
 from whimbrel.lab.plan import Planned
@@ -20,7 +20,7 @@ from whimbrel.lab.stage import End, Stage
 from whimbrel.lab.tracks import tracks
 from whimbrel.model.migration import ENDS, Decision, Event, PhaseChange, Side
 from whimbrel.model.outcome import Ending, Outcome
-from whimbrel.model.scenario import GuestCheck, Observed, Run
+from whimbrel.model.scenario import Observed, Run
 from whimbrel.ports import Machine
 from whimbrel.practice.encryption import new_key
 from whimbrel.practice.move import Moved, Request
@@ -150,7 +150,7 @@ async def measured_move(
     ended = time.monotonic()
     await stage.warm.hold()
     after = await _after(stage, guest, moved, readings)
-    check, problem = await _checked(after, audience)
+    check, problem = await checked(after, audience)
     record = stage.beats.record()
     _forget(stage, guest, after, readings)
     outcome = moved.outcome
@@ -222,15 +222,6 @@ async def _after(stage: Stage, guest: Guest, moved: Moved, readings: _Readings) 
     arrived = Guest(moved.machine, stage.other(guest.end), guest.load)
     await asyncio.to_thread(stage.beats.wait_for_beat, arrived.label, BEAT_WITHIN)
     return arrived
-
-
-async def _checked(guest: Guest | None, audience: Audience) -> tuple[GuestCheck | None, str]:
-    if guest is None:
-        return None, ""
-    try:
-        return await guest.check(audience), ""
-    except LabError as error:
-        return None, f"the guest does not answer after the move: {error.what}"
 
 
 def _forget(stage: Stage, before: Guest, after: Guest | None, readings: _Readings) -> None:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from whimbrel.errors import HostError, LabError, PlaceUnknown, WhimbrelError
+from whimbrel.errors import HostError, PlaceUnknown, WhimbrelError
 from whimbrel.lab.audience import Audience
 from whimbrel.lab.counters import Sample
+from whimbrel.lab.guests import checked
 from whimbrel.lab.heartbeat import Record, gap_across_switchover, longest_gap
 from whimbrel.lab.image import BEAT_PORT
 from whimbrel.lab.nested.stage import (
@@ -25,7 +26,7 @@ from whimbrel.lab.tracks import tracks
 from whimbrel.model.migration import Decision, Event, Side
 from whimbrel.model.outcome import Ending, Outcome
 from whimbrel.model.prediction import Prediction
-from whimbrel.model.scenario import GuestCheck, Observed, Run, Scenario
+from whimbrel.model.scenario import Observed, Run, Scenario
 from whimbrel.model.units import format_size
 from whimbrel.ports import Machine
 from whimbrel.practice.move import Moved, Request, move
@@ -141,7 +142,7 @@ async def nested_move(
         ended = time.monotonic()
     carried = _difference(before, await here.sent())
     after = await _after(stage, guest, moved, watching)
-    check, problem = await _checked(after, audience)
+    check, problem = await checked(after, audience)
     record = stage.beats.record()
     gap = gap_across_switchover(record, guest.label, watching.label)
     seen = _Seen(began, ended, carried, samples, record, gap)
@@ -243,15 +244,6 @@ async def _after(
     arrived = NestedGuest(moved.machine, stage.other(guest.end), guest.load)
     await asyncio.to_thread(stage.beats.wait_for_beat, arrived.label, BEAT_WITHIN)
     return arrived
-
-
-async def _checked(guest: NestedGuest | None, audience: Audience) -> tuple[GuestCheck | None, str]:
-    if guest is None:
-        return None, ""
-    try:
-        return await guest.check(audience), ""
-    except LabError as error:
-        return None, f"the guest does not answer after the move: {error.what}"
 
 
 def _run(planned: Planned, outcome: Outcome, seen: _Seen) -> Run:
