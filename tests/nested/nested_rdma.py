@@ -22,7 +22,7 @@ from whimbrel.model.inventory import MigrationAddress, Vm
 from whimbrel.model.method import Postcopy, Transport, Tuning
 from whimbrel.model.scenario import Load
 from whimbrel.model.units import MIB
-from whimbrel.practice.survey_site import RDMA_PAYLOAD, rdma_rate
+from whimbrel.practice.rdma import RDMA_PAYLOAD, rdma_rate
 from whimbrel.sites.connect import connect
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(1800)]
@@ -102,7 +102,7 @@ async def test_the_survey_asks_the_device_and_believes_no_emulated_one(
     there = at.hosts["b"]
     async with connect(there.host) as site:
         [port], interfaces = await site.ask("rdma_ports"), await site.ask("interfaces")
-    assert (port["device"], port["interface"]) == (rdma.device(), "eth1")
+    assert (port["device"], port["interfaces"]) == (rdma.device(), ["eth1"])
     assert port["active"]
     assert port["software"]
     # All but that is what a card would say: the kernel's own words of its rate and its NIC.
@@ -179,6 +179,26 @@ async def test_qemu_itself_refuses_what_whimbrel_refuses_before(
     async with connect(there.host) as site, ResidentHost("b", site) as host:
         with pytest.raises(CommandRefused, match=why):
             await host.receive(vm, asked, address)
+    await untouched(at)
+
+
+async def test_a_device_on_another_nic_than_the_migration_addresss_is_told_beforehand(
+    at: Person, kept: Kept
+) -> None:
+    there = at.hosts["b"]
+    await rdma.remove_device(there)
+    await rdma.add_device(there, 0)
+    try:
+        said = await at.whimbrel("move", "db", "--to", "b", *RDMA, *UNSEEN)
+        planned = await at.whimbrel("move", "db", "--to", "b", "--plan", str(kept.file), "--anyway")
+    finally:
+        await rdma.remove_device(there, 0)
+        await rdma.add_device(there)
+    for each in (said, planned):
+        assert each.code == ExitCode.NO_PLAN, each.errors
+        assert f"On b the migration address {there.addresses[0]} is on eth1" in each.errors
+        assert f"no RDMA device ({rdma.device(0)} is on eth0)" in each.errors
+        assert "netdev eth1   # on b" in each.errors
     await untouched(at)
 
 

@@ -49,7 +49,7 @@ from whimbrel.practice.survey_site import SiteLink
 from whimbrel.report.plan import Planned
 from whimbrel.store import Store
 from whimbrel.theory.calibrate import LAST
-from whimbrel.theory.checks.hosts import RDMA
+from whimbrel.theory.checks.rdma import RDMA
 from whimbrel.theory.sharing import parse_share
 from whimbrel.theory.situation import Earlier
 

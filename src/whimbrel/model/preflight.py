@@ -124,6 +124,24 @@ class MptcpFacts:
 
 
 @dataclass(frozen=True)
+class RdmaFacts:
+    """The RDMA devices of one host beside the NIC that a move goes by.
+
+    Attributes:
+        address: The host's own address on the way of the move.
+        interface: The NIC that has it; empty: none that is known.
+        nics: By the name of each device the NICs over whose addresses it is reached; none: the
+            kernel does not say.
+        active: The devices of which a port is active.
+    """
+
+    address: str
+    interface: str
+    nics: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    active: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
 class MemoryFacts:
     """Memory of the destination, in bytes.
 

@@ -23,8 +23,9 @@ from whimbrel.practice.preflight_collect import (
     ask_host,
     collect,
     known,
+    weighs_rdma,
 )
-from whimbrel.theory.checks import copies, disks, hosts, machine, network, nics
+from whimbrel.theory.checks import copies, disks, hosts, machine, network, nics, rdma
 from whimbrel.theory.checks.certificates import certificates
 
 __all__ = ["PreflightSubject", "preflight"]
@@ -103,7 +104,7 @@ def _of_hosts(subject: PreflightSubject, facts: Facts) -> Iterator[Check]:
     yield hosts.boot_files(vm, source, destination)
     yield hosts.cores(vm, destination)
     yield from _of_memory(subject, facts)
-    yield from _of_rdma(subject, source, destination)
+    yield from _of_rdma(subject, facts)
     if subject.address.mptcp:
         yield hosts.mptcp(source, destination)
     if isinstance(facts.nics, Unknown):
@@ -114,16 +115,27 @@ def _of_hosts(subject: PreflightSubject, facts: Facts) -> Iterator[Check]:
     yield machine.accelerator(vm, facts.hypervisor, destination)
 
 
-def _of_rdma(
-    subject: PreflightSubject, source: HostFacts, destination: HostFacts
-) -> Iterator[Check]:
+def _of_rdma(subject: PreflightSubject, facts: Facts) -> Iterator[Check]:
     """Judge RDMA where it is wanted; where it would only be weighed, nothing is forbidden."""
-    vm, tuning = subject.there, subject.tuning
-    if tuning.transport is Transport.RDMA:
-        yield hosts.rdma(vm, tuning, source, destination)
-    elif subject.choosing and source.rdma and destination.rdma:
-        check = hosts.rdma(vm, Tuning(transport=Transport.RDMA), source, destination)
-        yield check if check.result is Result.PASS else replace(check, result=Result.WARN)
+    source, destination = facts.source, facts.destination
+    if not weighs_rdma(subject, source, destination):
+        return
+    wanted = subject.tuning.transport is Transport.RDMA
+    tuning = subject.tuning if wanted else Tuning(transport=Transport.RDMA)
+    check = rdma.rdma(subject.there, tuning, source, destination)
+    if check.result is Result.PASS:
+        check = _rdma_on_the_way(subject, facts) or check
+    hinders = check.result is not Result.PASS and not wanted
+    yield replace(check, result=Result.WARN) if hinders else check
+
+
+def _rdma_on_the_way(subject: PreflightSubject, facts: Facts) -> Check | None:
+    if isinstance(facts.rdma, Unknown):
+        return _unknown(rdma.RDMA, facts.rdma)
+    if facts.rdma is None:
+        return None
+    names = (facts.source.name, facts.destination.name)
+    return rdma.rdma_on_the_way(*facts.rdma, names, subject.address.host)
 
 
 def _of_export(subject: PreflightSubject, facts: Facts) -> Iterator[Check]:

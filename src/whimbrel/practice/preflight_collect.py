@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from whimbrel.errors import HostError
 from whimbrel.model.inventory import MigrationAddress, Vm
-from whimbrel.model.method import Tuning
+from whimbrel.model.method import Transport, Tuning
 from whimbrel.model.preflight import (
     BridgeFacts,
     DiskState,
@@ -26,6 +26,7 @@ from whimbrel.model.preflight import (
     MemoryFacts,
     MptcpFacts,
     PlaceFacts,
+    RdmaFacts,
     TrialFacts,
     Unknown,
 )
@@ -41,6 +42,7 @@ from whimbrel.practice.preflight_facts import (
     memory_facts,
     place_facts,
 )
+from whimbrel.practice.rdma import rdma_facts
 from whimbrel.practice.storage_places import DiskCopy
 
 _Fact = TypeVar("_Fact")
@@ -123,6 +125,7 @@ class Facts:
     nics: tuple[MptcpFacts, MptcpFacts] | Unknown | None = None
     export: TrialFacts | Unknown | None = None
     certificates: tuple[Folder, Folder] | Unknown | None = None
+    rdma: tuple[RdmaFacts, RdmaFacts] | Unknown | None = None
 
 
 async def known(question: Awaitable[_Fact]) -> _Fact | Unknown:
@@ -139,6 +142,7 @@ async def collect(subject: PreflightSubject, source: HostFacts, destination: Hos
     bridges = sorted({nic.bridge for nic in subject.there.nics if nic.bridge is not None})
     nics = asyncio.ensure_future(known(_nics(subject)))
     folders = asyncio.ensure_future(known(_certificates(subject)))
+    devices = asyncio.ensure_future(known(_rdma(subject, source, destination)))
     (
         hypervisor,
         (trial, export),
@@ -168,6 +172,7 @@ async def collect(subject: PreflightSubject, source: HostFacts, destination: Hos
         nics=await nics,
         export=export,
         certificates=await folders,
+        rdma=await devices,
     )
 
 
@@ -195,6 +200,25 @@ async def _nics(subject: PreflightSubject) -> tuple[MptcpFacts, MptcpFacts] | No
         return None
     here, there = await asyncio.gather(
         mptcp_facts(subject.source), mptcp_facts(subject.destination)
+    )
+    return here, there
+
+
+def weighs_rdma(subject: PreflightSubject, source: HostFacts, destination: HostFacts) -> bool:
+    """Tell whether RDMA is wanted, or would be weighed where both hosts have a device."""
+    if subject.tuning.transport is Transport.RDMA:
+        return True
+    return subject.choosing and bool(source.rdma) and bool(destination.rdma)
+
+
+async def _rdma(
+    subject: PreflightSubject, source: HostFacts, destination: HostFacts
+) -> tuple[RdmaFacts, RdmaFacts] | None:
+    if not (weighs_rdma(subject, source, destination) and source.rdma and destination.rdma):
+        return None
+    address = subject.address.host
+    here, there = await asyncio.gather(
+        rdma_facts(subject.source, address), rdma_facts(subject.destination, address)
     )
     return here, there
 

@@ -18,6 +18,7 @@ from whimbrel.model.memory import CipherCost, HostProfile
 from whimbrel.model.survey import HostFacts, LinkReading, NumaNode
 from whimbrel.model.tls import FFDHE2048
 from whimbrel.ports import Site
+from whimbrel.practice.rdma import rdma_rate
 from whimbrel.practice.survey import Shortenings
 from whimbrel.practice.survey_host import ERROR, Idle
 
@@ -26,9 +27,6 @@ WARM_UP = 0.2
 
 SPREAD = 0.008
 """Relative error of a probe at least, however alike its parts are: it is not the move itself."""
-
-RDMA_PAYLOAD = 0.94
-"""Share of a device's rate that is payload: RoCE v2 takes 82 bytes around each 1024 or more."""
 
 _LONGER = 60.0
 """Seconds that a probe may take longer than it measures."""
@@ -274,21 +272,6 @@ async def _carried(site: Site, addresses: Sequence[str]) -> Carried:
     interfaces = await site.ask("interfaces")
     counters = await site.ask("counters")
     return carried_from(interfaces, counters, addresses)
-
-
-def rdma_rate(
-    ports: Sequence[Mapping[str, Any]], interfaces: Mapping[str, Any], address: str
-) -> float | None:
-    """Return the bytes per second of payload by RDMA over the NIC that has an address.
-
-    None where it has no active device, or one that is emulated and says nothing of its rate.
-    """
-    for port in ports:
-        own = interfaces.get(port["interface"], {"addresses": ()})["addresses"]
-        mine = address in {each.partition("/")[0] for each in own}
-        if mine and port["active"] and not port["software"] and port["rate"]:
-            return float(port["rate"]) * RDMA_PAYLOAD
-    return None
 
 
 def bonds(interfaces: Mapping[str, Any], address: str) -> tuple[str, ...]:

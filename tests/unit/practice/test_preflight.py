@@ -380,8 +380,11 @@ async def test_transports_are_checked_where_they_are_wanted() -> None:
 
 
 async def test_where_the_way_is_still_to_be_chosen_what_hinders_rdma_is_a_warning() -> None:
-    def able(memlock: int | None) -> Mapping[str, Reply]:
-        return {"preflight_host": lambda **_: {**host("x"), "rdma": ["r"], "memlock": memlock}}
+    def able(memlock: int | None) -> Mapping[str, Reply | HostError]:
+        return {
+            **with_rdma("eth1", "eth1", "10.0.0.2"),
+            "preflight_host": lambda **_: {**host("x"), "rdma": ["r"], "memlock": memlock},
+        }
 
     weighed = {
         memlock: replace(subject(able(None), able(memlock)), choosing=True)
@@ -394,6 +397,43 @@ async def test_where_the_way_is_still_to_be_chosen_what_hinders_rdma_is_a_warnin
     assert "only 64 KiB may be pinned" in found.detail
     without = replace(subject(able(None)), choosing=True)
     assert "RDMA" not in {check.name for check in await preflight(without)}
+
+
+def with_rdma(nic: str, own: str, address: str) -> Mapping[str, Reply | HostError]:
+    """Return the answers of a host with a device on a NIC, whose address is on another perhaps."""
+    device = {"device": "rxe0", "port": 1, "active": True, "interfaces": [nic]}
+    return {
+        "preflight_host": lambda **_: {**host("x"), "rdma": ["rxe0"]},
+        "rdma_ports": lambda: [device],
+        "interfaces": lambda: {own: {"addresses": [f"{address}/24"]}},
+        "link_route": lambda **_: address,
+    }
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "refused"),
+    [("eth1", "eth1", ""), ("eth2", "eth1", "a reaches 10.0.0.2"), ("eth1", "eth2", "On b the")],
+)
+async def test_rdma_is_refused_where_the_nic_of_the_move_has_no_device(
+    here: str, there: str, refused: str
+) -> None:
+    ends = with_rdma(here, "eth1", "10.0.0.1"), with_rdma(there, "eth1", "10.0.0.2")
+    wanted = replace(subject(*ends), tuning=Tuning(transport=Transport.RDMA))
+    [found] = [check for check in await preflight(wanted) if check.name == "RDMA"]
+    assert found.result is (Result.FAIL if refused else Result.PASS)
+    assert refused in found.detail
+    weighed = replace(subject(*ends), choosing=True)
+    [found] = [check for check in await preflight(weighed) if check.name == "RDMA"]
+    assert found.result is (Result.WARN if refused else Result.PASS)
+
+
+async def test_rdma_whose_devices_cannot_be_asked_for_is_not_begun() -> None:
+    ends = with_rdma("eth1", "eth1", "10.0.0.1"), dict(with_rdma("eth1", "eth1", "10.0.0.2"))
+    ends[1]["rdma_ports"] = HostError("b does not answer.")
+    wanted = replace(subject(*ends), tuning=Tuning(transport=Transport.RDMA))
+    [found] = [check for check in await preflight(wanted) if check.name == "RDMA"]
+    assert found.result is Result.FAIL
+    assert "b does not answer" in found.detail
 
 
 @pytest.mark.parametrize("taken", [0, 1])

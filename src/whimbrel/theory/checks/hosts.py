@@ -2,7 +2,6 @@
 
 from whimbrel.model.check import Check, failed, passed, warned
 from whimbrel.model.inventory import Vm
-from whimbrel.model.method import Tuning, rdma_refusal
 from whimbrel.model.preflight import HostFacts, MemoryFacts
 from whimbrel.model.units import MIB, format_size
 
@@ -14,9 +13,6 @@ OVERHEAD_SHARE = 1 / 256
 
 SCARCE = 0.05
 """Share of the guest's memory that should stay free at the destination beyond it."""
-
-RDMA = "RDMA"
-"""Name of the check of it."""
 
 CLOCK_TOLERANCE = 0.5
 """Seconds by which two hosts' clocks may differ; a guest's clock may step by as much."""
@@ -205,29 +201,6 @@ def boot_files(vm: Vm, source: HostFacts, destination: HostFacts) -> Check:
     if not wanted:
         return passed(name, f"{vm.name} boots from its disks with QEMU's own firmware.")
     return passed(name, f"{len(wanted)} files are the same on both hosts.")
-
-
-def rdma(vm: Vm, tuning: Tuning, source: HostFacts, destination: HostFacts) -> Check:
-    """Fail where RDMA has no device, may not pin the guest's memory, or cannot be had so."""
-    name = RDMA
-    refusal = rdma_refusal(tuning)
-    if refusal is not None:
-        return failed(name, *refusal)
-    for host in (source, destination):
-        if not host.rdma:
-            return failed(
-                name,
-                f"{host.name} has no RDMA device.",
-                f"rdma link add rxe0 type rxe netdev NIC   # on {host.name}; or another --method",
-            )
-        if host.memlock is not None and host.memlock < vm.memory:
-            return failed(
-                name,
-                f"On {host.name} only {format_size(host.memlock)} may be pinned; "
-                f"the guest has {format_size(vm.memory)}.",
-                f"ulimit -l unlimited   # on {host.name}, or memlock in /etc/security/limits.conf",
-            )
-    return passed(name, "Both hosts have an RDMA device and may pin the guest's memory.")
 
 
 def mptcp(source: HostFacts, destination: HostFacts) -> Check:

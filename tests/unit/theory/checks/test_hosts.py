@@ -127,24 +127,6 @@ def test_a_kernel_must_be_the_same_file_on_both_hosts() -> None:
     assert hosts.boot_files(VM, A, B).result is Result.PASS
 
 
-def test_rdma_needs_a_device_and_the_right_to_pin_memory_on_both_hosts() -> None:
-    able = [replace(host, rdma=("mlx5_0",)) for host in (A, B)]
-    assert hosts.rdma(VM, RDMA, *able).result is Result.PASS
-    assert hosts.rdma(VM, RDMA, able[0], B).result is Result.FAIL
-    tight = replace(able[1], memlock=64 * MIB)
-    check = hosts.rdma(VM, RDMA, able[0], tight)
-    assert check.result is Result.FAIL
-    assert "ulimit -l" in check.remedy
-
-
-def test_what_rdma_cannot_have_beside_it_is_refused_on_hosts_that_could_move_by_it() -> None:
-    able = [replace(host, rdma=("mlx5_0",)) for host in (A, B)]
-    check = hosts.rdma(VM, replace(RDMA, channels=2), *able)
-    assert check.result is Result.FAIL
-    assert "several channels" in check.detail
-    assert "--method multichannel" in check.remedy
-
-
 def test_mptcp_must_be_on_at_both_hosts_and_should_be_allowed_a_second_path() -> None:
     able = [replace(host, mptcp=True, mptcp_subflows=2) for host in (A, B)]
     assert hosts.mptcp(*able).result is Result.PASS
