@@ -11,6 +11,7 @@ from whimbrel.model.plan import Certificate
 from whimbrel.model.prediction import Prediction, Verdict
 from whimbrel.model.storage import StoragePrediction
 from whimbrel.model.survey import Surveyed
+from whimbrel.model.units import format_link
 from whimbrel.report.plan import Planned, SavedPlan
 from whimbrel.theory.rates import least_rate
 
@@ -96,12 +97,22 @@ def as_saved(
 
 
 def _unseen(journey: Journey) -> Decided:
-    """Return a sound way for a guest that nobody looked at, or the one that was named."""
+    """Return a sound way for a guest that nobody looked at, or the one that was named.
+
+    Raises:
+        NoFeasiblePlan: The one that was named cannot keep to the limit.
+    """
     named, limit = journey.asked.method, journey.settings.bandwidth_limit
-    sound = Method.MULTICHANNEL
-    if limit is not None and limit < least_rate(journey.settings.channels):
-        sound = Method.TCP
-    method = sound if named is Method.AUTO else named
     hints = journey.machine.vm.free_page_hints
     settings = replace(journey.settings, free_page_hints=hints, prepared_memory=None)
-    return Decided(method, tuning_for(method, settings))
+    sound = tuning_for(Method.MULTICHANNEL if named is Method.AUTO else named, settings)
+    if limit is None or limit >= least_rate(sound.channels):
+        return Decided(Method.MULTICHANNEL if named is Method.AUTO else named, sound)
+    if named is not Method.AUTO:
+        least = format_link(least_rate(sound.channels))
+        raise NoFeasiblePlan(
+            f"{sound.channels} channels hold no limit below {least}; {journey.asked.vm} was not "
+            f"moved and runs on {journey.source.name} as before.",
+            f"Move it as one stream: --method {Method.TCP}; or allow it {least}.",
+        )
+    return Decided(Method.TCP, tuning_for(Method.TCP, settings))

@@ -157,7 +157,13 @@ async def _bound(journey: Journey, tuning: Tuning, screen: MoveScreen) -> Bound:
         with suppress(ConfigError, HostError):
             ends = await ends_of(session, pair, journey.links)
             lane = Lane(min(each.rate for each in ends), others, left)
-    bound = Bound(_own_limit(journey, tuning), lane, told=screen.limited, lost=screen.lost)
+    bound = Bound(
+        _own_limit(journey, tuning),
+        lane,
+        told=screen.limited,
+        lost=screen.lost,
+        channels=tuning.channels,
+    )
     await bound.count()
     return bound
 

@@ -1,10 +1,10 @@
 """A move's bandwidth while it runs: within its limit, and its part of a link that moves share.
 
-    marks on both hosts, every second ──────► how many moves ─► 1/N of the link, or the limit
-    what the hypervisor sent, every second ─► what it is told, so that it sends no more than that
+    marks on both hosts, every second ────────► how many moves ─► 1/N of the link, or the limit
+    what the hypervisor sent, all the time ───► what it is told, so that it sends no more than that
 
-A hypervisor sends more than it is told: QEMU counts in tenths of a second and looks only between
-pieces, which are packets of half a megabyte for each of several channels.
+A hypervisor sends more than it is told: what it is told at first takes that off beforehand
+(theory/windows.py), and from then on it is told by what it has sent.
 """
 
 import asyncio
@@ -12,28 +12,17 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from whimbrel.errors import CommandRefused, HostError, WhimbrelError
-from whimbrel.model.migration import Decision, Observation, SetBandwidthLimit
+from whimbrel.model.migration import Decision, Observation, Phase, SetBandwidthLimit
 from whimbrel.model.units import format_link
 from whimbrel.practice.attend import Afoot
 from whimbrel.theory.sharing import portion
+from whimbrel.theory.windows import Exact
 
 EVERY = 0.25
 """Seconds from one look at what was sent to the next."""
 
 COUNT_EVERY = 1.0
 """Seconds from one look for other moves to the next."""
-
-WINDOW = 1.0
-"""Seconds of sending from which is concluded what the hypervisor makes of a limit."""
-
-TOO_MUCH, TOO_LITTLE = 1.03, 0.95
-"""What was sent, as a share of the limit, outside of which the hypervisor is told otherwise."""
-
-HELD_BACK = 0.9
-"""Share of what it was told from which on it is the limit that holds a hypervisor back."""
-
-LEAST_TOLD = 0.5
-"""Share of the limit that it is told at least."""
 
 
 @dataclass(frozen=True)
@@ -51,43 +40,6 @@ class Lane:
     left: float = 0.0
 
 
-class Exact:
-    """What a hypervisor is told so that it sends what it may.
-
-    Attributes:
-        told: Bytes per second.
-    """
-
-    def __init__(self, limit: float) -> None:
-        self._limit = self.told = limit
-        self._since: tuple[float, int] | None = None
-
-    def hear(self, at: float, sent: int) -> float | None:
-        """Take what was sent until now, and return what is to be told from now on; None: the same.
-
-        Args:
-            at: Seconds of one clock.
-            sent: Bytes in all.
-        """
-        if self._since is None:
-            self._since = at, sent
-            return None
-        began, before = self._since
-        if at - began < WINDOW:
-            return None
-        self._since = at, sent
-        rate = (sent - before) / (at - began)
-        share = rate / self._limit
-        spare = share < TOO_LITTLE and self.told < self._limit and rate > HELD_BACK * self.told
-        if not (share > TOO_MUCH or spare):
-            return None
-        wanted = min(self._limit, max(LEAST_TOLD * self._limit, self.told / share))
-        if wanted == self.told:
-            return None
-        self.told = wanted
-        return wanted
-
-
 class Bound:
     """The `Attendant` that keeps a move within its bandwidth.
 
@@ -96,6 +48,7 @@ class Bound:
         lane: The link, where it is known what that carries.
         told: Hears each new limit with its reason.
         lost: Hears why other moves can no longer be counted; the last limit then stays.
+        channels: Number of multifd channels; None for a plain stream.
     """
 
     def __init__(
@@ -105,7 +58,9 @@ class Bound:
         *,
         told: Callable[[Decision], None],
         lost: Callable[[WhimbrelError], None],
+        channels: int | None = None,
     ) -> None:
+        self._channels = channels
         self._most, self._lane, self._told, self._lost = most, lane, told, lost
         self._others = 0
         self._exact: Exact | None = None
@@ -133,9 +88,7 @@ class Bound:
         """See `Attendant.attend`; nothing is to undo, since a limit ends with its migration."""
         clock = asyncio.get_running_loop().time
         began = counted = clock()
-        self._begin_anew()
-        if self.limit is not None:  # a second attempt may have been planned with another one
-            await self._apply(afoot, self.limit)
+        await self._begin_anew(afoot)
         if self._others:
             self._told(self._decision(0.0))
         while True:
@@ -145,8 +98,7 @@ class Bound:
                 counted = now
                 before = self.limit
                 if await self.count() and self.limit != before:
-                    self._begin_anew()
-                    await self._apply(afoot, self.limit)
+                    await self._begin_anew(afoot, lift=True)
                     self._told(self._decision(now - began))
                     continue
             seen = afoot.latest()
@@ -158,12 +110,17 @@ class Bound:
         what = f"Other moves can no longer be counted; the limit stays as it is. {error.what}"
         self._lost(HostError(what, error.hint))
 
-    def _begin_anew(self) -> None:
+    async def _begin_anew(self, afoot: Afoot, *, lift: bool = False) -> None:
+        """Tell what the limit asks for; with none, nothing, or that there is none (`lift`)."""
         limit = self.limit
-        self._exact = None if limit is None else Exact(limit)
+        self._exact = None if limit is None else Exact(limit, self._channels)
+        if self._exact is not None or lift:
+            await self._apply(afoot, None if self._exact is None else self._exact.told)
 
     async def _correct(self, afoot: Afoot, seen: Observation) -> None:
-        told = None if self._exact is None else self._exact.hear(seen.at, seen.transferred)
+        if self._exact is None or seen.phase is Phase.SWITCHOVER:  # QEMU has lifted it
+            return
+        told = self._exact.hear(seen.at, seen.transferred)
         if told is not None:
             await self._apply(afoot, told)
 
