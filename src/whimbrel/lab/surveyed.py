@@ -16,6 +16,7 @@ from whimbrel.model.memory import HostProfile
 from whimbrel.model.method import Compression
 from whimbrel.model.survey import Depth, LinkReading, Surveyed
 from whimbrel.practice.survey import COMPRESSIONS, Subject, ThisHost, survey
+from whimbrel.sites.onsite.cipher import cipher
 from whimbrel.sites.onsite.host import rate
 
 _SPREAD = 0.008
@@ -52,7 +53,7 @@ async def survey_stage(
     subject = Subject(
         guest.machine.inspection(),
         LabLink(here, there),
-        ThisHost(),
+        ThisHost(cipher),
         source_profile=source,
         destination_profile=destination,
         streams=streams,

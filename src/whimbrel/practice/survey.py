@@ -12,10 +12,10 @@ by being read. docs/survey.md says what each figure costs and where it fails.
 
 import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -23,13 +23,14 @@ from whimbrel.errors import WhimbrelError
 from whimbrel.model.memory import HostProfile, LinkProfile, MemoryProfile, Survey
 from whimbrel.model.method import Codec, Compression
 from whimbrel.model.survey import Depth, HostFacts, LinkReading, Surveyed
+from whimbrel.model.tls import FFDHE2048
 from whimbrel.ports import Inspection
 from whimbrel.practice.gently import gently
 from whimbrel.practice.survey_afar import survey_afar
 from whimbrel.practice.survey_content import Shortened
 from whimbrel.practice.survey_dirty import UNSTEADY
 from whimbrel.practice.survey_guest import GuestReading, survey_guest
-from whimbrel.practice.survey_host import Idle, costed, facts, idle_now, spare_cores
+from whimbrel.practice.survey_host import Idle, ciphered, costed, facts, idle_now, spare_cores
 from whimbrel.practice.survey_plan import EFFORTS, Effort
 
 COMPRESSIONS = (Compression(Codec.ZLIB, 1), Compression(Codec.ZSTD, 1))
@@ -62,8 +63,19 @@ class HostProbe(Protocol):
 Shortenings = dict[Compression, Shortened]
 
 
+Cipher = Callable[[bytes], Mapping[str, Any] | None]
+"""Times TLS with a Diffie-Hellman group (PEM), and answers as the sites' question `cipher`."""
+
+
 class ThisHost:
-    """The `HostProbe` of the host that whimbrel runs on."""
+    """The `HostProbe` of the host that whimbrel runs on.
+
+    Args:
+        cipher: Tells what TLS costs; None: that is not measured.
+    """
+
+    def __init__(self, cipher: Cipher | None = None) -> None:
+        self._cipher = cipher
 
     async def idle(self) -> Idle:
         """See `HostProbe.idle`."""
@@ -75,7 +87,10 @@ class ThisHost:
 
     async def cost(self, base: HostProfile, shortened: Shortenings, touched: int) -> HostProfile:
         """See `HostProbe.cost`."""
-        return await gently(partial(costed, base, base.spare_cores, shortened, touched))
+        profile = await gently(partial(costed, base, base.spare_cores, shortened, touched))
+        if self._cipher is None:
+            return profile
+        return ciphered(profile, await gently(partial(self._cipher, FFDHE2048)))
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import time
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import zstandard
@@ -25,13 +26,19 @@ Packet = Sequence[bytes]
 Stream = Callable[[Packet], bytes]
 """Compresses one packet of pages within its stream and returns what leaves it."""
 
+_Piece = TypeVar("_Piece")
+_Clocked = tuple[list[bytes], NDArray[np.float64]]
+
 _UNKNOWN_ERROR = 0.2
 """Relative error of a ratio that too few pages stand behind."""
 
 _FEW = 8
 
-_TRIALS = 3
+_LEAST_TRIALS, _MOST_TRIALS = 2, 6
 """How often the runs are compressed to time it."""
+
+_ENOUGH = 0.3
+"""CPU seconds of trials after which there are no more than the least."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +146,7 @@ def _streamed(compression: Compression, runs: Sequence[Packet]) -> _Streamed:
         return _Streamed()
     single = np.array([_sizes(compression, run).sum() * PAGE for run in runs])
     with a_busy_neighbour():
-        tried = [_timed(compression, runs) for _ in range(_TRIALS)]
+        tried = _trials(compression, runs)
     packets = tried[0].packets
     raw = sum(len(run) for run in runs) * PAGE
     streamed = np.array([len(each) for each in packets], dtype=np.float64)
@@ -147,30 +154,49 @@ def _streamed(compression: Compression, runs: Sequence[Packet]) -> _Streamed:
     rest = streamed - correction * single
     few = len(runs) < 3  # noqa: PLR2004 - a spread needs three values
     spread = _UNKNOWN_ERROR if few else float(rest.std(ddof=1) * np.sqrt(len(runs)) / single.sum())
-    # The quickest tells what a core can do; the others met something else besides.
-    compressing = min(each.compressing for each in tried)
-    restoring = min(each.restoring for each in tried)
-    return _Streamed(correction, spread, raw / compressing, raw / restoring)
+    # Each run's quickest trial tells what a core can do; the others met something else besides.
+    compressing = np.min([each.compressing for each in tried], axis=0).sum()
+    restoring = np.min([each.restoring for each in tried], axis=0).sum()
+    return _Streamed(correction, spread, float(raw / compressing), float(raw / restoring))
 
 
 @dataclass(frozen=True)
 class _Timed:
-    """Packets of one stream, and the CPU seconds to make them and to restore them."""
+    """Packets of one stream, and the CPU seconds to make and to restore each of them."""
 
     packets: list[bytes]
-    compressing: float
-    restoring: float
+    compressing: NDArray[np.float64]
+    restoring: NDArray[np.float64]
+
+    @property
+    def seconds(self) -> float:
+        """CPU seconds in all."""
+        return float(self.compressing.sum() + self.restoring.sum())
+
+
+def _trials(compression: Compression, runs: Sequence[Packet]) -> list[_Timed]:
+    tried: list[_Timed] = []
+    while len(tried) < _LEAST_TRIALS or (
+        len(tried) < _MOST_TRIALS and sum(each.seconds for each in tried) < _ENOUGH
+    ):
+        tried.append(_timed(compression, runs))
+    return tried
 
 
 def _timed(compression: Compression, runs: Sequence[Packet]) -> _Timed:
     packet, restore = stream(compression), restorer(compression)
-    began = time.thread_time()
-    packets = [packet(run) for run in runs]
-    halfway = time.thread_time()
-    for each in packets:
-        restore(each)
-    ended = time.thread_time()
-    return _Timed(packets, max(halfway - began, 1e-9), max(ended - halfway, 1e-9))
+    packets, compressing = _clocked(packet, runs)
+    _, restoring = _clocked(restore, packets)
+    return _Timed(packets, compressing, restoring)
+
+
+def _clocked(work: Callable[[_Piece], bytes], pieces: Sequence[_Piece]) -> _Clocked:
+    """Return what `work` made of each piece, and the CPU seconds that it took."""
+    made, clock = [], [time.thread_time()]
+    for piece in pieces:
+        made.append(work(piece))
+        clock.append(time.thread_time())
+    return made, np.maximum(np.diff(clock), 1e-9)
 
 
 def restorer(compression: Compression) -> Callable[[bytes], bytes]:

@@ -14,13 +14,13 @@ from functools import cache
 from typing import Any, Self
 
 from whimbrel.errors import CommandRefused, HostError
-from whimbrel.model.memory import CipherCost, HostProfile
+from whimbrel.model.memory import HostProfile
 from whimbrel.model.survey import HostFacts, LinkReading, NumaNode
 from whimbrel.model.tls import FFDHE2048
 from whimbrel.ports import Site
 from whimbrel.practice.rdma import rdma_rate
 from whimbrel.practice.survey import Shortenings
-from whimbrel.practice.survey_host import ERROR, Idle
+from whimbrel.practice.survey_host import ERROR, Idle, ciphered
 
 WARM_UP = 0.2
 """Seconds of a probe that are thrown away: slow start, and what the buffers take."""
@@ -108,20 +108,6 @@ def profile_from(
             **{codec: found.restoring * faster for codec, found in timed.items()},
         },
     )
-
-
-def ciphered(profile: HostProfile, told: Mapping[str, Any] | None) -> HostProfile:
-    """Return the profile with what TLS costs, as the question `cipher` was answered.
-
-    A host that could not say (None) keeps what `profile` has.
-    """
-    if told is None:
-        return profile
-    encrypting, decrypting = (
-        CipherCost(float(told[end]["speed"]), float(told[end]["record"]))
-        for end in ("encrypt", "decrypt")
-    )
-    return replace(profile, encrypting=encrypting, decrypting=decrypting)
 
 
 @dataclass(frozen=True)

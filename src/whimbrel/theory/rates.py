@@ -258,7 +258,8 @@ def _plain(survey: Survey, tuning: Tuning, draws: Draws) -> Costs:
     pace = survey.pace.get(StreamKind.PLAIN, 1.0)
 
     def page(placing: Floats) -> PageCost:
-        cost = _cost(draws.goodput, whole, source, placing, pace=pace)
+        both = _together(survey, source + placing)
+        cost = _cost(draws.goodput, whole, source, placing, both, pace=pace)
         return _sealed(cost, draws, tuning, PLAIN_RECORDS)
 
     difference = _cost(draws.goodput, size, encode * draws.source_cost)
