@@ -55,6 +55,9 @@ _POOR = 2.0
 _BETTER = 0.4
 """They are taken when they bring the misfit down to this share of it."""
 
+_LARGE = 0.1
+"""Share of the written pages from which a class that has not come round is worth a longer look."""
+
 _HEAVY = 1e5
 """Weight of the rule that all shares together are one."""
 
@@ -127,6 +130,18 @@ def curve(found: Windows, pages: int) -> DirtyCurve:
     size, rate = _spread(best, others, long), _spread(best, others, short)
     scaled = tuple(replace(each, pages=each.pages * pages) for each in best.classes)
     return DirtyCurve(scaled, max(rate, FLOOR), size, horizon=long)
+
+
+def unturned(fitted: DirtyCurve) -> bool:
+    """Tell whether a large class goes round the guest's memory and was not seen to come back.
+
+    It may end just behind the horizon, or go on through all pages: a longer window tells.
+    """
+    written = sum(each.pages for each in fitted.classes)
+    return any(
+        each.cyclic and each.rate * fitted.horizon * WRAPPED < 1.0 and each.pages > _LARGE * written
+        for each in fitted.classes
+    )
 
 
 def curve_from_counts(samples: Sequence[DirtySample], pages: int) -> DirtyCurve:

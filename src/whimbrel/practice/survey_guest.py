@@ -25,6 +25,7 @@ from whimbrel.practice.survey_dirty import (
     curve_from_counts,
     growing,
     unsteadiness,
+    unturned,
     windows,
 )
 from whimbrel.practice.survey_plan import RUN, Effort
@@ -47,6 +48,9 @@ _DIFFERENCES = 256
 
 _COUNTED = (0.1, 0.2, 0.4)
 """Windows, seconds, that the hypervisor counts where memory cannot be read."""
+
+_FURTHER = 1.3
+"""How much longer a guest is watched whose writes may come round just behind the horizon."""
 
 _LONGER = (0.8, 1.6)
 """Further windows where there is time."""
@@ -130,9 +134,12 @@ async def _by_looking(
     watched = await _watch(guest, pages, effort)
     after = np.frombuffer(await guest.provided(), dtype=np.uint8)
     dirty = _curve(watched, before, after)
-    memory = replace(_zeroes(watched, after), dirty=dirty)
     chosen = _choose(watched, after, effort, generator)
     made, delta = await _contents(guest, chosen, compressions)
+    if unturned(dirty):
+        watched = await _once_more(guest, watched)
+        dirty = _curve(watched, before, after)
+    memory = replace(_zeroes(watched, after), dirty=dirty)
     ratios = {compression: found.ratio for compression, found in made.items()}
     return GuestReading(
         memory=replace(memory, ratios=ratios, delta_bytes=delta),
@@ -151,6 +158,23 @@ async def _watch(guest: Inspection, pages: Numbers, effort: Effort) -> _Watched:
     for at in effort.schedule:
         await asyncio.sleep(max(0.0, began + at - time.monotonic()))
         looks.append(await guest.look(wanted))
+    return _series(looks, pages)
+
+
+async def _once_more(guest: Inspection, watched: _Watched) -> _Watched:
+    """Look again when all have lasted `_FURTHER` times as long, and return the longer series."""
+    due = watched.times[0] + _FURTHER * (watched.times[-1] - watched.times[0])
+    wanted = array("Q", watched.pages.tobytes())
+    late = _series([await guest.look(wanted)], watched.pages)
+    # Only a look tells how late it is by the clock of the guest's host.
+    if (early := float(due - late.times[-1])) > 0:
+        await asyncio.sleep(early)
+        late = _series([await guest.look(wanted)], watched.pages)
+    times = np.append(watched.times, late.times)
+    return _Watched(times, np.vstack([watched.marks, late.marks]), watched.pages)
+
+
+def _series(looks: Sequence[Look], pages: Numbers) -> _Watched:
     marks = np.stack([np.frombuffer(look.marks, dtype=np.uint64) for look in looks])
     # Half of the pages are read before this moment, half after it.
     times = np.array([(look.began + look.ended) / 2 for look in looks])

@@ -84,6 +84,18 @@ async def test_a_survey_finds_what_the_guest_was_made_of() -> None:
     assert found.survey.link.goodput == {2: 1e8}
 
 
+async def test_a_writer_that_comes_round_just_behind_the_horizon_is_watched_for_longer() -> None:
+    watched = EFFORTS[Depth.QUICK].schedule[-1]
+    turning = PageClass(12_000, 1 / (1.1 * watched), cyclic=True)
+    guest = replace(GUEST, zero_share=0.4, dirty=DirtyCurve((turning,)))
+    subject = Subject(SimulatedInspection(guest))
+    found = await survey(subject, Depth.QUICK, generator=np.random.default_rng(1))
+    assert found.looks == len(EFFORTS[Depth.QUICK].schedule) + 1
+    dirty = found.survey.memory.dirty
+    assert dirty.horizon > 1.1 * watched
+    assert dirty.distinct(10 * watched) == pytest.approx(turning.pages, rel=0.1)
+
+
 async def test_a_survey_says_what_it_cost() -> None:
     began = time.monotonic()
     found = await survey(Subject(SimulatedInspection(GUEST)), Depth.QUICK)
