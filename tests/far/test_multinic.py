@@ -68,24 +68,28 @@ async def test_nics_are_said_to_be_alone_then_joined_for_a_plan_and_for_a_move(
     one, together = (dict(each["goodput"])[1] for each in (link, link["multipath"]))
     assert together > 1.3 * one
     assert await settings(at) == before
-    await loses_one_nic_in_mid_move_and_is_only_slowed(at)
+    await loses_one_nic_in_mid_move_and_is_only_slowed(at, 1)
 
 
-async def loses_one_nic_in_mid_move_and_is_only_slowed(at: Person) -> None:
+async def test_the_nic_that_the_connection_began_on_may_be_lost_as_well(at: Person) -> None:
+    await loses_one_nic_in_mid_move_and_is_only_slowed(at, 0)
+
+
+async def loses_one_nic_in_mid_move_and_is_only_slowed(at: Person, lost: int) -> None:
     before, began = await settings(at), sent(at)
     move = ("move", "db", "--to", "b", *MULTINIC, "--prepare-network")
     moving = await at.started(*move)
     await at.until_step("db", "sending")
     async with asyncio.timeout(60):
-        while sent(at)[1] - began[1] < 4 * MIB:  # noqa: ASYNC110 - the kernel counts
+        while min(now - was for now, was in zip(sent(at), began, strict=True)) < 4 * MIB:  # noqa: ASYNC110 - the kernel counts
             await asyncio.sleep(0.05)
-    at.far.cut_link(1)
+    at.far.cut_link(lost)
     _, errors = await asyncio.wait_for(moving.communicate(), 120)
     assert moving.returncode == ExitCode.DONE, errors.decode()
     assert await at.places("db") == ["b"]
     assert await at.intact("db", "b") == LOAD.fill // 4096
     assert min(now - was for now, was in zip(sent(at), began, strict=True)) > 4 * MIB
-    at.far.restore_link(1)
+    at.far.restore_link(lost)
     assert await settings(at) == before
 
 

@@ -34,6 +34,7 @@ from whimbrel.theory.rates import PACKET, Costs, PageCost, blended, costs, limit
 from whimbrel.theory.rules import DEFAULT_BANDWIDTH_LIMIT, ITERATION, QemuRules
 from whimbrel.theory.switchover import switch_over
 from whimbrel.theory.throttling import STRONGEST, Throttle, evaluated, next_forced_sync
+from whimbrel.theory.windows import least_sent
 
 SEGMENTS = 64
 """About how many segments of memory to tell apart; as many as a survey tells apart."""
@@ -98,7 +99,8 @@ class Walk:
     def __post_init__(self) -> None:
         job, count = self.job, self.draws.count
         tuning = job.tuning
-        self.limit = DEFAULT_BANDWIDTH_LIMIT if tuning.as_qemu_comes else tuning.bandwidth_limit
+        limit = DEFAULT_BANDWIDTH_LIMIT if tuning.as_qemu_comes else tuning.bandwidth_limit
+        self.limit = None if limit is None else max(limit, least_sent(tuning.channels))
         self.downtime_limit = tuning.downtime_limit
         self.layout: Layout = lay_out(job.survey.memory, self.draws, job.rules, segments=SEGMENTS)
         self.costs: Costs = costs(job.survey, tuning, job.rules, self.draws)

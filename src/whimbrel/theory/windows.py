@@ -57,6 +57,11 @@ def most_sent(told: float, channels: int | None = None) -> float:
     return (told * WINDOW // each + 1 + (channels or 0)) * each / WINDOW
 
 
+def least_sent(channels: int | None = None) -> float:
+    """Return what QEMU sends, bytes per second, however little it is told."""
+    return most_sent(1.0, channels)
+
+
 def to_tell(limit: float, channels: int | None = None) -> float:
     """Return what QEMU is told so that it sends no more than a limit, bytes per second.
 

@@ -7,8 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from unit.theory.guests import KVM, lcg_guest
+from whimbrel.model.method import Tuning
 from whimbrel.theory.rates import WINDOW, least_rate
-from whimbrel.theory.windows import STEP, Exact, most_sent, piece, to_tell
+from whimbrel.theory.simulate import simulate
+from whimbrel.theory.windows import STEP, Exact, least_sent, most_sent, piece, to_tell
 
 LIMITS = st.floats(3e6, 1e9)
 CHANNELS = st.one_of(st.none(), st.integers(1, 16))
@@ -127,3 +130,17 @@ def test_a_link_that_was_slower_for_a_while_is_made_up_for_by_no_more_than_a_mom
         seconds_ = (end - begin) * STEP
         over = sum(rates[begin:end]) * STEP - limit * seconds_
         assert over <= 2 * credit + STEP * piece(channels) / WINDOW
+
+
+@pytest.mark.parametrize("channels", [None, 2])
+def test_a_forecast_counts_what_is_sent_under_a_limit_that_cannot_be_held(
+    channels: int | None,
+) -> None:
+    survey, least = lcg_guest(0), least_sent(channels)
+    below, at, above = (
+        simulate(
+            survey, Tuning(channels=channels, bandwidth_limit=factor * least), KVM, deadline=1e5
+        )
+        for factor in (0.5, 1.0, 1.5)
+    )
+    assert below.total_time == at.total_time > above.total_time
