@@ -46,7 +46,7 @@ from whimbrel.hypervisors.libvirt.translate import (
 from whimbrel.hypervisors.libvirt.trial import trial_xml
 from whimbrel.model.by_hand import ByHand
 from whimbrel.model.inventory import Capability, MigrationAddress, Vm
-from whimbrel.model.method import Transport, Tuning
+from whimbrel.model.method import Transport, Tuning, rdma_refusal
 from whimbrel.model.migration import Phase, Side
 
 if TYPE_CHECKING:
@@ -363,6 +363,9 @@ def _agree(tuning: Tuning, address: MigrationAddress) -> None:
         raise ConfigError("The move shall be encrypted, but there are no certificates for it.")
     if address.encrypted and tuning.transport is Transport.RDMA:
         raise Unsupported("QEMU cannot encrypt a move by RDMA.", "Choose another method.")
+    refusal = rdma_refusal(tuning)  # libvirt leaves most of it to QEMU, amid the move
+    if refusal is not None:
+        raise Unsupported(*refusal)
 
 
 def _elsewhere(here: Vm, there: Vm) -> dict[str, Disk]:
