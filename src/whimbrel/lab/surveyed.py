@@ -12,11 +12,11 @@ from whimbrel.lab.guests import Guest
 from whimbrel.lab.hosts import LabHost
 from whimbrel.lab.namespaces import in_namespace
 from whimbrel.lab.stage import Stage
+from whimbrel.lab.this_host import ThisHost
 from whimbrel.model.memory import HostProfile
 from whimbrel.model.method import Compression
 from whimbrel.model.survey import Depth, LinkReading, Surveyed
-from whimbrel.practice.survey import COMPRESSIONS, Subject, ThisHost, survey
-from whimbrel.sites.onsite.cipher import cipher
+from whimbrel.practice.survey import COMPRESSIONS, Subject, survey
 from whimbrel.sites.onsite.host import rate
 
 _SPREAD = 0.008
@@ -53,7 +53,7 @@ async def survey_stage(
     subject = Subject(
         guest.machine.inspection(),
         LabLink(here, there),
-        ThisHost(cipher),
+        ThisHost(),
         source_profile=source,
         destination_profile=destination,
         streams=streams,

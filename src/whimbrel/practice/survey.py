@@ -10,12 +10,10 @@ The guest runs on, undisturbed: nothing is logged in its memory, and no page is 
 by being read. docs/survey.md says what each figure costs and where it fails.
 """
 
-import resource
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -23,14 +21,11 @@ from whimbrel.errors import WhimbrelError
 from whimbrel.model.memory import HostProfile, LinkProfile, MemoryProfile, Survey
 from whimbrel.model.method import Codec, Compression
 from whimbrel.model.survey import Depth, HostFacts, LinkReading, Surveyed
-from whimbrel.model.tls import FFDHE2048
 from whimbrel.ports import Inspection
-from whimbrel.practice.gently import gently
 from whimbrel.practice.survey_afar import survey_afar
-from whimbrel.practice.survey_content import Shortened
 from whimbrel.practice.survey_dirty import UNSTEADY
 from whimbrel.practice.survey_guest import GuestReading, survey_guest
-from whimbrel.practice.survey_host import Idle, ciphered, costed, facts, idle_now, spare_cores
+from whimbrel.practice.survey_host import Idle, Shortenings, own_cpu, spare_cores
 from whimbrel.practice.survey_plan import EFFORTS, Effort
 
 COMPRESSIONS = (Compression(Codec.ZLIB, 1), Compression(Codec.ZSTD, 1))
@@ -56,41 +51,8 @@ class HostProbe(Protocol):
     async def facts(self) -> HostFacts:
         """Return what the host has."""
 
-    async def cost(self, base: HostProfile, shortened: "Shortenings", touched: int) -> HostProfile:
-        """Return `base` with all that can be measured quickly; `spare_cores` stays."""
-
-
-Shortenings = dict[Compression, Shortened]
-
-
-Cipher = Callable[[bytes], Mapping[str, Any] | None]
-"""Times TLS with a Diffie-Hellman group (PEM), and answers as the sites' question `cipher`."""
-
-
-class ThisHost:
-    """The `HostProbe` of the host that whimbrel runs on.
-
-    Args:
-        cipher: Tells what TLS costs; None: that is not measured.
-    """
-
-    def __init__(self, cipher: Cipher | None = None) -> None:
-        self._cipher = cipher
-
-    async def idle(self) -> Idle:
-        """See `HostProbe.idle`."""
-        return idle_now()
-
-    async def facts(self) -> HostFacts:
-        """See `HostProbe.facts`."""
-        return facts()
-
     async def cost(self, base: HostProfile, shortened: Shortenings, touched: int) -> HostProfile:
-        """See `HostProbe.cost`."""
-        profile = await gently(partial(costed, base, base.spare_cores, shortened, touched))
-        if self._cipher is None:
-            return profile
-        return ciphered(profile, await gently(partial(self._cipher, FFDHE2048)))
+        """Return `base` with all that can be measured quickly; `spare_cores` stays."""
 
 
 @dataclass(frozen=True)
@@ -114,8 +76,8 @@ class Subject:
     """
 
     guest: Inspection
-    link: LinkProbe | None = None
-    source: HostProbe = field(default_factory=ThisHost)
+    link: LinkProbe | None
+    source: HostProbe
     destination: HostProbe | None = None
     source_profile: HostProfile = HostProfile()
     destination_profile: HostProfile = HostProfile()
@@ -144,18 +106,14 @@ async def survey(
         HostError: The hypervisor fails, or can neither be looked into nor count.
     """
     effort = EFFORTS[depth]
-    began, used = time.monotonic(), _cpu()
+    began, used = time.monotonic(), own_cpu()
     there = subject.destination or subject.source
     probes = (subject.source, there)
     before = [await probe.idle() for probe in probes]
     chance = generator or np.random.default_rng()
     guest = await _guest(subject, depth, chance)
     after = [await probe.idle() for probe in probes]
-    own = _cpu() - used
-    spare = [
-        spare_cores(sooner, later, own if isinstance(probe, ThisHost) else 0.0)
-        for probe, sooner, later in zip(probes, before, after, strict=True)
-    ]
+    spare = [spare_cores(*readings) for readings in zip(before, after, strict=True)]
     shared = there is subject.source
     profiles = await _profiles(subject, there, [s / (1 + shared) for s in spare], guest, effort)
     reading = await _probed(subject, effort)
@@ -168,7 +126,7 @@ async def survey(
         ),
         depth=depth,
         duration=time.monotonic() - began,
-        cpu_seconds=_cpu() - used,
+        cpu_seconds=own_cpu() - used,
         source_facts=await subject.source.facts(),
         destination_facts=await there.facts(),
         link=reading,
@@ -256,9 +214,3 @@ def _notes(memory: MemoryProfile, reading: LinkReading | None, *, shared: bool) 
     if shared:
         notes.append("Both hosts are one machine: its idle cores are shared out in halves.")
     return notes
-
-
-def _cpu() -> float:
-    """Return the CPU seconds of this process and the children it has waited for."""
-    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(each.ru_utime + each.ru_stime for each in usage)

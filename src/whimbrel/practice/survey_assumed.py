@@ -13,8 +13,7 @@ from whimbrel.model.survey import HostFacts
 from whimbrel.model.units import format_link
 from whimbrel.model.wording import listed
 from whimbrel.ports import Teller
-from whimbrel.practice.survey import Shortenings
-from whimbrel.practice.survey_host import Idle
+from whimbrel.practice.survey_host import Idle, Shortenings
 
 FACTOR = 2.0
 """What was assumed may be wrong by this factor either way, in four of five draws."""

@@ -9,18 +9,17 @@ import time
 import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Self
 
 from whimbrel.errors import CommandRefused, HostError
 from whimbrel.model.memory import HostProfile
-from whimbrel.model.survey import HostFacts, LinkReading, NumaNode
+from whimbrel.model.survey import HostFacts, LinkReading
 from whimbrel.model.tls import FFDHE2048
 from whimbrel.ports import Site
 from whimbrel.practice.rdma import rdma_rate
-from whimbrel.practice.survey import Shortenings
-from whimbrel.practice.survey_host import ERROR, Idle, ciphered
+from whimbrel.practice.survey_host import Idle, Shortenings, ciphered, facts_from, profile_from
 
 WARM_UP = 0.2
 """Seconds of a probe that are thrown away: slow start, and what the buffers take."""
@@ -66,48 +65,6 @@ class SiteHost:
         here = await asyncio.to_thread(_deflating) if shortened else 0.0
         profile = profile_from(base, told, shortened, here)
         return ciphered(profile, await self._site.ask("cipher", group=FFDHE2048))
-
-
-def facts_from(told: Mapping[str, Any]) -> HostFacts:
-    """Read the answer to the question `facts`."""
-    return HostFacts(
-        cores=int(told["cores"]),
-        available_memory=int(told["spare_memory"]),
-        memory=int(told["memory"]),
-        huge_page=int(told["huge_pages"]["size"]),
-        free_huge_pages=int(told["huge_pages"]["free"]),
-        nodes=tuple(NumaNode(tuple(each["cores"]), int(each["free"])) for each in told["nodes"]),
-    )
-
-
-def profile_from(
-    base: HostProfile, told: Mapping[str, Any], shortened: Shortenings, here: float
-) -> HostProfile:
-    """Return the profile with what the host measured of itself.
-
-    Args:
-        base: What past moves, or the defaults, say; `spare_cores` stays.
-        told: The answer to the question `cost`.
-        shortened: What each codec made of the guest's pages where whimbrel runs.
-        here: Bytes per second that a core there takes of the sample; 0: codecs are not scaled.
-    """
-    faster = float(told["deflate"]) / here if here > 0 and told["deflate"] > 0 else 1.0
-    timed = {codec: found for codec, found in shortened.items() if found.speed > 0}
-    return replace(
-        base,
-        copy_seconds=float(told["copy"]),
-        receive_seconds=float(told["receive"]),
-        touch_seconds=float(told["touch"]),
-        error=max(base.error, ERROR),
-        compress_speed={
-            **base.compress_speed,
-            **{codec: found.speed * faster for codec, found in timed.items()},
-        },
-        restore_speed={
-            **base.restore_speed,
-            **{codec: found.restoring * faster for codec, found in timed.items()},
-        },
-    )
 
 
 @dataclass(frozen=True)

@@ -24,12 +24,14 @@ class Holding:
     breaks_after: int = 10**9
     folder: str = ""
     asked: list[tuple[str, int]] = field(default_factory=list)
+    arriving: list[bool] = field(default_factory=list)
     renewed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def ask(self, question: str, *, within: float = 60.0, **arguments: Any) -> Any:
         if len(self.asked) >= self.breaks_after:
             raise HostUnreachable("gone")
         self.asked.append((question, arguments["pid"]))
+        self.arriving.append(arguments.get("arriving", False))
         if len(self.asked) == 3:
             self.renewed.set()
         return HELD
@@ -111,6 +113,24 @@ async def test_while_the_guest_stands_still_nothing_is_held_and_then_held_again(
         await last_asked(a, "confine")
     assert a.asked[-1] == ("release_threads", 7)
     assert len(heard.words) == 1
+    assert heard.errors == []
+
+
+async def test_only_a_destination_whose_guest_is_on_its_way_is_held_as_a_whole() -> None:
+    a, b, heard = Holding("a"), Holding("b"), Heard()
+    both = Budget(Allowance(a, 1.0), Allowance(b, 1.0), told=heard.words.append, lost=heard.fails)
+    seen = [Observation(0.0, Phase.PRECOPY)]
+    here, there = FakeMachine(pid=7), FakeMachine(pid=8)
+    afoot = Afoot(FakeMigration(here, []), here, there, lambda: seen[-1])
+    async with attended([both], afoot):
+        await b.renewed.wait()
+        assert b.arriving[:3] == [True, True, True]
+        seen.append(Observation(1.0, Phase.POSTCOPY))  # too short a standstill to be seen
+        async with asyncio.timeout(10):
+            while b.arriving[-1]:  # noqa: ASYNC110 - it is asked from time to time
+                await asyncio.sleep(0.002)
+        assert b.asked[-1] == ("confine", 8)
+    assert not any(a.arriving)
     assert heard.errors == []
 
 

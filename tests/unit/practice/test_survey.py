@@ -7,6 +7,7 @@ import pytest
 
 from whimbrel.errors import HostError, Unsupported
 from whimbrel.hypervisors.simulated.inspect import SimulatedInspection
+from whimbrel.lab.this_host import ThisHost
 from whimbrel.model.memory import DirtyCurve, MemoryProfile, PageClass
 from whimbrel.model.method import Codec, Compression
 from whimbrel.model.survey import Depth, LinkReading
@@ -56,7 +57,7 @@ class Broken:
 
 
 async def test_nics_that_cannot_be_probed_together_are_told_and_not_used() -> None:
-    subject = Subject(SimulatedInspection(GUEST), Wire(), streams=(1,))
+    subject = Subject(SimulatedInspection(GUEST), Wire(), ThisHost(), streams=(1,))
     joined = await survey(replace(subject, together=Wire()), Depth.QUICK)
     assert joined.survey.link.multipath is not None
     broken = await survey(replace(subject, together=Broken()), Depth.QUICK)
@@ -68,7 +69,7 @@ async def test_nics_that_cannot_be_probed_together_are_told_and_not_used() -> No
 async def test_a_survey_finds_what_the_guest_was_made_of() -> None:
     wire = Wire()
     chance = np.random.default_rng(1)
-    subject = Subject(SimulatedInspection(GUEST), wire, streams=(2, 1))
+    subject = Subject(SimulatedInspection(GUEST), wire, ThisHost(), streams=(2, 1))
     found = await survey(subject, Depth.QUICK, generator=chance)
     memory = found.survey.memory
     assert memory.total == GUEST.total
@@ -88,7 +89,7 @@ async def test_a_writer_that_comes_round_just_behind_the_horizon_is_watched_for_
     watched = EFFORTS[Depth.QUICK].schedule[-1]
     turning = PageClass(12_000, 1 / (1.1 * watched), cyclic=True)
     guest = replace(GUEST, zero_share=0.4, dirty=DirtyCurve((turning,)))
-    subject = Subject(SimulatedInspection(guest))
+    subject = Subject(SimulatedInspection(guest), None, ThisHost())
     found = await survey(subject, Depth.QUICK, generator=np.random.default_rng(1))
     assert found.looks == len(EFFORTS[Depth.QUICK].schedule) + 1
     dirty = found.survey.memory.dirty
@@ -98,7 +99,7 @@ async def test_a_writer_that_comes_round_just_behind_the_horizon_is_watched_for_
 
 async def test_a_survey_says_what_it_cost() -> None:
     began = time.monotonic()
-    found = await survey(Subject(SimulatedInspection(GUEST)), Depth.QUICK)
+    found = await survey(Subject(SimulatedInspection(GUEST), None, ThisHost()), Depth.QUICK)
     assert EFFORTS[Depth.QUICK].schedule[-1] < found.duration <= time.monotonic() - began
     assert 0 < found.cpu_seconds < 2 * found.duration  # its own thread and that of the codecs
     assert found.looks == len(EFFORTS[Depth.QUICK].schedule)
@@ -107,7 +108,7 @@ async def test_a_survey_says_what_it_cost() -> None:
 
 
 async def test_where_memory_cannot_be_read_the_hypervisor_counts() -> None:
-    found = await survey(Subject(Unreadable(GUEST)), Depth.QUICK)
+    found = await survey(Subject(Unreadable(GUEST), None, ThisHost()), Depth.QUICK)
     memory = found.survey.memory
     assert found.looks == 0
     assert memory.dirty.distinct(0.3) == pytest.approx(GUEST.dirty.distinct(0.3), rel=0.1)

@@ -7,6 +7,7 @@ import pytest
 
 from whimbrel.errors import Unsupported
 from whimbrel.hypervisors.simulated.inspect import SimulatedInspection
+from whimbrel.lab.this_host import ThisHost
 from whimbrel.model.memory import DirtyCurve, MemoryProfile, PageClass
 from whimbrel.model.survey import Depth
 from whimbrel.model.units import MIB
@@ -52,7 +53,7 @@ class Uncounted(Peeked):
 async def test_a_few_pages_tell_what_the_guest_is_made_of() -> None:
     guest = Peeked(GUEST)
     chance = np.random.default_rng(1)
-    subject = Subject(guest, afar=True, assumed=("The link is ASSUMED.",))
+    subject = Subject(guest, None, ThisHost(), afar=True, assumed=("The link is ASSUMED.",))
     found = await survey(subject, Depth.DEEP, generator=chance)
     memory = found.survey.memory
     assert found.sampled_pages == AFAR[Depth.DEEP].pages
@@ -83,6 +84,6 @@ async def test_where_nobody_counts_the_pages_themselves_tell(
         await real
 
     monkeypatch.setattr("asyncio.sleep", at_once)
-    found = await survey(Subject(Uncounted(GUEST), afar=True), Depth.QUICK)
+    found = await survey(Subject(Uncounted(GUEST), None, ThisHost(), afar=True), Depth.QUICK)
     assert found.survey.memory.dirty.classes
     assert any("cannot count" in note for note in found.notes)
