@@ -1,6 +1,6 @@
 """What busy guests lose beside a move that has a budget of cores, measured when you ask for it.
 
-    sudo .venv/bin/python benchmarks/beside.py                  all of it, two minutes
+    sudo .venv/bin/python benchmarks/beside.py                  all of it, four minutes at most
     sudo .venv/bin/python benchmarks/beside.py idle             a core is idle beside a busy vCPU
     sudo .venv/bin/python benchmarks/beside.py full             none is
     sudo .venv/bin/python benchmarks/beside.py full compressed  one way of moving
@@ -8,7 +8,8 @@
 Guests that rewrite memory as fast as their vCPU can stay on the source while another one moves to
 and fro, plain, over channels, and compressed; their own count of what they wrote is the measure.
 They are watched alone and beside the move in turns, and each time beside it is compared with the
-two alone around it. Both hosts are this one machine, so both ends of the move burden it.
+two alone around it. Both hosts are this one machine, so both ends of the move burden it. A move
+that takes longer than is watched ends beside guests that rest: with nothing idle it waits for them.
 
 What is lost has two parts: vCPUs that ran for less time, which is the scheduler's to prevent, and
 vCPUs that were slower while they ran, since others use the same caches, the same memory, and,
@@ -46,7 +47,7 @@ from whimbrel.sites.local import LocalShell
 from whimbrel.sites.site import OnSite
 
 LINK = 125e6
-MOVED = Load(fill=448 * MIB, pattern=Pattern.TEXT)
+MOVED = Load(fill=320 * MIB, pattern=Pattern.TEXT)
 BUSY = Load(fill=128 * MIB, pattern=Pattern.RANDOM, hot=96 * MIB, dirty_rate=1e12)
 BUDGET = 0.5
 """Cores that a move may use on each host."""
@@ -54,8 +55,11 @@ BUDGET = 0.5
 MOST = 0.05
 """What a busy guest may lose."""
 
-ALONE = 2.5
+ALONE = 2.0
 """Seconds for which it is watched alone."""
+
+WATCHED = 5.0
+"""Seconds for which it is watched beside a move at most."""
 
 TURNS = 2
 """Moves for each way."""
@@ -137,6 +141,25 @@ class Lost:
         return 1 - (1 - self.all) / (1 - self.time)
 
 
+@dataclass(frozen=True)
+class Took:
+    """What a move took while it was watched.
+
+    Attributes:
+        cores: At both ends together.
+        seconds: For how long.
+        whole: Whether it was over by then.
+    """
+
+    cores: float
+    seconds: float
+    whole: bool
+
+    def __str__(self) -> str:
+        lasted = "in" if self.whole else "not over in"
+        return f"{self.cores:.2f} cores taken at both ends, {lasted} {self.seconds:.1f} s"
+
+
 @dataclass
 class Surroundings:
     """A stage with a guest to be moved and busy ones that stay."""
@@ -160,6 +183,8 @@ class Surroundings:
             await until()
             ran, seconds = self._ran() - before, clock() - began
             written = sum([(await line.status()).rate_since for line in lines])
+            for line in lines:
+                await line.stop()
         return Pace(written, ran / seconds / len(self.busy))
 
     def _ran(self) -> float:
@@ -169,8 +194,8 @@ class Surroundings:
         """Return what they do alone."""
         return await self.pace(lambda: asyncio.ensure_future(asyncio.sleep(ALONE)))
 
-    async def beside_move(self, tuning: Tuning, cores: float | None) -> tuple[Pace, float]:
-        """Move the guest to the other host; return what they did, and the cores that it took."""
+    async def beside_move(self, tuning: Tuning, cores: float | None) -> tuple[Pace, "Took"]:
+        """Move the guest to the other host; return what they did, and what it took."""
         other, looking = self.on.other(self.at), Looking()
         here, there = self.sites if self.at is self.on.a else self.sites[::-1]
         held: tuple[Budget, ...] = ()
@@ -189,16 +214,20 @@ class Surroundings:
 
         async def over() -> object:
             nonlocal took
-            await looking.over.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(WATCHED):
+                    await looking.over.wait()
             took = (sum(map(cpu_seconds, pids)) - before) / (clock() - began)
             return None
 
         found = await self.pace(lambda: asyncio.ensure_future(over()))
+        whole = looking.over.is_set()
+        lasted = clock() - began
         ended = await moving
         if ended.outcome.arrival_time is None or ended.machine is None:
             sys.exit(f"The guest did not arrive: {ended.outcome.reason}")
         self.moved, self.at = ended.machine, other
-        return found, took
+        return found, Took(took, lasted, whole=whole)
 
     async def beside_counting(self, cores: float) -> Pace:
         """Return what they do beside a program that only counts, for so many cores' time."""
@@ -244,6 +273,9 @@ async def surroundings(busy: int) -> AsyncIterator[Surroundings]:
                 moved = await boot(on, vm, MOVED, Nobody())
                 small = [replace(vm, name=f"busy{n}", memory=256 * MIB) for n in range(busy)]
                 guests = [await boot(on, each, BUSY, Nobody()) for each in small]
+                for guest in guests:
+                    async with guest.redline() as line:
+                        await line.stop()
                 yield Surroundings(on, (a, b), moved.machine, tuple(guests), on.a)
             finally:
                 await a.close()
@@ -273,22 +305,23 @@ def say(what: str, found: Sequence[Lost], alone: Pace) -> bool:
 
 async def beside(these: Surroundings, title: str, ways: Sequence[str]) -> bool:
     """Print what busy guests lose beside each way of moving; tell whether all is kept."""
-    good, took = True, 0.0
+    good, took = True, Took(0.0, 0.0, whole=True)
     for name in ways:
         alone, found = [await these.alone()], []
         for _ in range(TURNS):
             pace, took = await these.beside_move(WAYS[name], BUDGET)
             alone.append(await these.alone())
             found.append(compared(pace, alone[-2:]))
-        what = f"{title}, {name}, a budget of {BUDGET:g} cores, {took:.2f} taken at both ends"
+        what = f"{title}, {name}, a budget of {BUDGET:g} cores, {took}"
         good &= say(what, found, alone[0])
     alone = [await these.alone()]
-    pace = await these.beside_counting(took)
+    pace = await these.beside_counting(took.cores)
     alone.append(await these.alone())
-    say(f"{title}, a program that only counts, {took:.2f} cores", [compared(pace, alone)], alone[0])
+    counts = f"{title}, a program that only counts, {took.cores:.2f} cores"
+    say(counts, [compared(pace, alone)], alone[0])
     free, took = await these.beside_move(WAYS[ways[-1]], None)
     alone.append(await these.alone())
-    what = f"{title}, {ways[-1]}, without a budget, {took:.2f} cores taken"
+    what = f"{title}, {ways[-1]}, without a budget, {took}"
     say(what, [compared(free, alone[-2:])], alone[0])
     return good
 
@@ -299,8 +332,11 @@ async def main(words: list[str]) -> int:
     cores = len(os.sched_getaffinity(0))
     cases = {"idle": max(1, cores - 1), "full": cores}
     good = True
-    for name in [each for each in words if each in cases] or list(cases):
-        async with surroundings(cases[name]) as these:
+    named = [each for each in words if each in cases] or list(cases)
+    async with surroundings(max(cases[each] for each in named)) as these:
+        guests = these.busy
+        for name in named:
+            these.busy = guests[: cases[name]]  # the others rest
             title = "a core is idle" if name == "idle" else "no core is idle"
             good &= await beside(these, title, ways)
     return 0 if good else 1

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 from whimbrel.errors import ConfigError, HostError, WhimbrelError
@@ -87,13 +88,13 @@ class Budget:
         held = [
             _Held(allowed, machine, self._told) for allowed, machine in pairs if allowed is not None
         ]
+        whereabouts = _whereabouts(afoot)
         try:
             for each in held:
-                await each.renew()  # one by one: the source is told of first
+                await each.renew(whereabouts, afoot)  # one by one: the source is told of first
             while held:
-                still = await _until_due(afoot)
-                act = _Held.release if still else _Held.renew
-                await asyncio.gather(*(act(each) for each in held))
+                whereabouts = await _until_due(afoot, whereabouts)
+                await asyncio.gather(*(each.act(whereabouts, afoot) for each in held))
         finally:
             await _release(held)
 
@@ -107,7 +108,13 @@ class _Held:
         self._allowance, self._machine, self._tell = allowance, machine, tell
         self._pid: int | None = None
 
-    async def renew(self) -> None:
+    async def act(self, whereabouts: "_Whereabouts", afoot: Afoot) -> None:
+        if whereabouts is _Whereabouts.BETWEEN:
+            await self.release()
+        else:
+            await self.renew(whereabouts, afoot)
+
+    async def renew(self, whereabouts: "_Whereabouts", afoot: Afoot) -> None:
         """Hold the threads for another lease; tell of it the first time."""
         asked, pid = self._allowance, self._machine.pid
         if pid is None:
@@ -121,6 +128,7 @@ class _Held:
             lease=LEASE,
             vcpus=list(asked.vcpus),
             interface=asked.interface,
+            arriving=whereabouts is _Whereabouts.HERE and self._machine is afoot.destination,
         )
         if first:
             self._tell(told(asked, answer))
@@ -134,23 +142,27 @@ class _Held:
             await site.ask("release_threads", within=ANSWER_WITHIN, pid=self._pid)
 
 
-async def _until_due(afoot: Afoot) -> bool:
-    """Wait until a renewal is due, or the guest has stopped or gone on.
+class _Whereabouts(Enum):
+    HERE = "it runs at the source"
+    BETWEEN = "it stands still"
+    THERE = "it runs at the destination"
 
-    Returns:
-        Whether it stands still.
-    """
-    still = _stands_still(afoot)
+
+def _whereabouts(afoot: Afoot) -> _Whereabouts:
+    seen = afoot.latest()
+    if seen is None or seen.phase in (Phase.IDLE, Phase.SETUP, Phase.PRECOPY):
+        return _Whereabouts.HERE
+    still = seen.phase is Phase.SWITCHOVER
+    return _Whereabouts.BETWEEN if still else _Whereabouts.THERE
+
+
+async def _until_due(afoot: Afoot, before: _Whereabouts) -> _Whereabouts:
+    """Wait until a renewal is due, or the guest is elsewhere; return where it is."""
     with suppress(TimeoutError):
         async with asyncio.timeout(RENEW_EVERY):
-            while _stands_still(afoot) == still:  # noqa: ASYNC110 - observations are polled
+            while _whereabouts(afoot) is before:  # noqa: ASYNC110 - observations are polled
                 await asyncio.sleep(LOOK_EVERY)
-    return _stands_still(afoot)
-
-
-def _stands_still(afoot: Afoot) -> bool:
-    seen = afoot.latest()
-    return seen is not None and seen.phase is Phase.SWITCHOVER
+    return _whereabouts(afoot)
 
 
 async def _release(held: Sequence[_Held]) -> None:

@@ -5,11 +5,11 @@
                    ─► a cgroup with a quota and little weight, where one can be made (2, else 1)
                    ─► else niceness
 
-A move gets what guests leave: where no core is idle, its threads have a weight of 4 % of one
-vCPU's, so that a vCPU that wants its core loses no more than that. vCPUs and the main loop are
-left alone. The main loop of a destination takes in a plain stream itself: one thread, as fast as
-the source, which is held, sends. Everything is undone by `release_threads`, or by itself when the
-lease was not renewed.
+A move gets what guests leave: where no core is idle, its threads have a weight of 2 % of one
+vCPU's, so that a vCPU that wants its core loses no more than that, or twice as much where both
+ends of a move are on one host. vCPUs are left alone, and so is the main loop, except at a
+destination whose guest is still coming: there it takes in a plain stream itself. Everything is
+undone by `release_threads`, or by itself when the lease was not renewed.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ FOLLOW_EVERY = 0.02
 PERIOD = 20_000
 """Microseconds of a cgroup's quota period: short, so that nothing stands still for long."""
 
-NICE = 15
-"""Niceness of threads that no cgroup holds: a weight of 36 beside a vCPU's 1024, or 3.4 % of a
+NICE = 18
+"""Niceness of threads that no cgroup holds: a weight of 18 beside a vCPU's 1024, or 1.7 % of a
 core that both want (sched_prio_to_weight, kernel/sched/core.c). Between sessions that the kernel
 groups (sched_autogroup), and between cgroups, niceness counts for nothing."""
 
-WEIGHTS = {"cgroup v2": ("cpu.weight", "4"), "cgroup v1": ("cpu.shares", "41")}
-"""What gives a cgroup 4 % of the weight of one with the defaults (100, 1024): 3.8 % of a core."""
+WEIGHTS = {"cgroup v2": ("cpu.weight", "2"), "cgroup v1": ("cpu.shares", "20")}
+"""What gives a cgroup 2 % of the weight of one with the defaults (100, 1024)."""
 
 _MOVES = re.compile(r"mig/|live_mig|multifd|postcopy/|return path|fault-|bg_snap")
 _VCPU = re.compile(r"CPU \d+/")
@@ -155,8 +155,17 @@ class Quota:
 class Confinement:
     """One process whose moving threads are held to so many cores."""
 
-    def __init__(self, pid: int, cores: float, vcpus: tuple[int, ...], interface: str) -> None:
+    def __init__(
+        self,
+        pid: int,
+        cores: float,
+        vcpus: tuple[int, ...] = (),
+        interface: str = "",
+        *,
+        arriving: bool = False,
+    ) -> None:
         self._pid = pid
+        self.arriving = arriving
         self._vcpus = vcpus
         self._started = _started(pid)
         allowed = os.sched_getaffinity(pid)
@@ -194,7 +203,8 @@ class Confinement:
                 with self._lock:
                     if not self._over.is_set():
                         names = _names(self._pid)
-                        for thread in moving_threads(names, self._pid, self._vcpus):
+                        moving = moving_threads(names, self._pid, self._vcpus)
+                        for thread in sorted(moving | ({self._pid} if self.arriving else set())):
                             self._hold(thread)
                 return True
         return False
@@ -222,13 +232,27 @@ class Confinement:
 
     def release(self) -> None:
         """Undo everything; harmless when that is done."""
-        self._over.set()
         with self._lock:
+            if self._over.is_set():  # the next one may hold them by now
+                return
+            self._over.set()
             if self._quota:
                 self._quota.remove()
+            if self.arriving:
+                self._let_go_what_it_started()
             for thread, (cores, nice) in self._before.items():
                 with suppress(OSError):  # most of them ended with the move
                     if _same_process(thread, self._pid):
+                        os.sched_setaffinity(thread, cores)
+                        os.setpriority(os.PRIO_PROCESS, thread, nice)
+
+    def _let_go_what_it_started(self) -> None:
+        """Let threads that are not the move's, but were started by a main loop that was held."""
+        cores, nice = self._usual
+        with suppress(OSError):  # the process has gone
+            for thread in _names(self._pid).keys() - self._before.keys():
+                with suppress(OSError):
+                    if os.sched_getaffinity(thread) == set(self.cores):
                         os.sched_setaffinity(thread, cores)
                         os.setpriority(os.PRIO_PROCESS, thread, nice)
 
@@ -238,7 +262,13 @@ _LOCK = threading.Lock()
 
 
 def confine(
-    pid: int, cores: float, lease: float, vcpus: tuple[int, ...] = (), interface: str = ""
+    pid: int,
+    cores: float,
+    lease: float,
+    vcpus: tuple[int, ...] = (),
+    interface: str = "",
+    *,
+    arriving: bool = False,
 ) -> dict[str, Any]:
     """Hold a QEMU's moving threads, also those still to come, to so many cores.
 
@@ -248,6 +278,8 @@ def confine(
         lease: Seconds after which all is undone unless this is asked again.
         vcpus: The threads of its vCPUs, for a QEMU that does not name its threads.
         interface: The NIC of the move: cores near it are taken first.
+        arriving: The guest is still on its way to this process, whose main loop has nothing else
+            to do; asked without it afterwards, that is let go.
 
     Returns:
         `means` (how they are held), `cores` (which), `nice`, `threads` held so far, and `known`:
@@ -255,8 +287,10 @@ def confine(
     """
     with _LOCK:
         held = _CONFINED.get(pid)
+        if held is not None and held.arriving != arriving:
+            held.release()
         if held is None or held.over or not held.look():
-            held = Confinement(pid, cores, tuple(vcpus), interface)
+            held = Confinement(pid, cores, tuple(vcpus), interface, arriving=arriving)
             _CONFINED[pid] = held
             held.until = time.monotonic() + lease
             held.look()
