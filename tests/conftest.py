@@ -23,6 +23,7 @@ LONG = {
     "libvirtd/test_howto.py",
     "libvirtd/test_definitions.py",
     "libvirtd/test_faults.py",
+    "libvirtd/test_interrupted.py",
     "libvirtd/test_moves.py",
     "libvirtd/test_storage.py",
     "libvirtd/test_person.py",

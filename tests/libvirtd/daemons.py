@@ -15,11 +15,9 @@ the end everything that lives in either namespace is killed, whatever the test d
 import asyncio
 import os
 import select
-import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import uuid
 from asyncio.subprocess import DEVNULL, PIPE
@@ -32,7 +30,8 @@ import pytest
 
 from whimbrel.hypervisors.libvirt import LibvirtHost
 from whimbrel.lab.hosts import LabHost, two_hosts
-from whimbrel.lab.kernel import cache_folder, published
+from whimbrel.lab.kernel import published
+from whimbrel.lab.libvirts import FOUND, PRIVATE, QEMU_CONF, answers, apart, known_abilities
 from whimbrel.sites.local import LocalShell
 from whimbrel.sites.site import OnSite
 
@@ -55,45 +54,11 @@ def lacking() -> str:
 
 needs_libvirt = pytest.mark.skipif(bool(lacking()), reason=lacking())
 
-PRIVATE = {
-    "run": "/run/libvirt",
-    "etc": "/etc/libvirt",
-    "lib": "/var/lib/libvirt",
-    "cache": "/var/cache/libvirt",
-    "log": "/var/log/libvirt",
-}
-"""Folders that each daemon has for itself, by the name under which they lie in its own."""
-
-REAPING = """\
-import ctypes, os, sys
-ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
-os.spawnv(os.P_NOWAIT, sys.argv[1], sys.argv[1:])
-try:
-    while True:
-        os.wait()
-except ChildProcessError:
-    pass
-"""
-"""What starts a daemon and buries its VMs: libvirt waits for that, and an init may take seconds."""
-
 READY_WITHIN = 20.0
 
 LIBRARIES = "/usr/lib/x86_64-linux-gnu"
 OF_PACKAGES = (f"{LIBRARIES}/libvirt", "/usr/share/libvirt")
 """Folders of libvirt's packages in which its daemon looks by their full paths."""
-
-FOUND = "cache/qemu/capabilities"
-"""Where libvirt keeps what it found out about QEMU."""
-
-QEMU = """\
-user = "root"
-group = "root"
-security_driver = "none"
-namespaces = []
-cgroup_controllers = []
-stdio_handler = "file"
-remember_owner = 0
-"""
 
 
 @dataclass
@@ -141,24 +106,18 @@ class Libvirt:
 
     async def start(self) -> None:
         """Start the daemon; returns when it answers."""
-        script = [f"hostname host-{self.name}", "mount --make-rprivate /"]
-        for name, place in PRIVATE.items():
-            script.append(f"mkdir -p {place}")
-            script.append(f"mount --bind {self.folder}/{name} {place}")
-        daemon, environment = str(LIBVIRTD), dict(os.environ)
+        daemon, environment, more = str(LIBVIRTD), dict(os.environ), dict[str, str]()
         if self.packages is not None:
-            script += [f"mount --bind {self.packages}{place} {place}" for place in OF_PACKAGES]
+            more = {place: f"{self.packages}{place}" for place in OF_PACKAGES}
             daemon = f"{self.packages}/usr/sbin/libvirtd"
             environment["LD_LIBRARY_PATH"] = f"{self.packages}{LIBRARIES}"
         self._pid_file.unlink(missing_ok=True)
         words = [daemon, "--listen", "--pid-file", str(self._pid_file)]
-        script.append(shlex.join(["exec", sys.executable, "-I", "-c", REAPING, *words]))
-        words = ["unshare", "--mount", "--uts", "sh", "-euc", "\n".join(script)]
         log = self.folder / "libvirtd.log"
         with log.open("ab") as output:
             # Not asyncio's: it outlives the event loop of the test that starts it.
             reaper = subprocess.Popen(  # noqa: ASYNC220
-                self.lab.enter(["setpriv", "--pdeathsig", "KILL", *words]),
+                self.lab.enter(apart(self.folder, f"host-{self.name}", words, more)),
                 stdin=DEVNULL,
                 stdout=DEVNULL,
                 stderr=output,
@@ -166,14 +125,14 @@ class Libvirt:
             )
         self._reapers.append(reaper)
         async with asyncio.timeout(READY_WITHIN):
-            while not await self._answers():
+            while not await answers(self.folder):
                 assert reaper.poll() is None, log.read_text()
                 await asyncio.sleep(0.05)  # nobody tells when it listens
         self._daemon = int(self._pid_file.read_text())
 
     async def configure(self, *lines: str) -> None:
         """Start the daemon anew with these lines in its qemu.conf, besides those it always has."""
-        (self.folder / "etc" / "qemu.conf").write_text("\n".join((QEMU, *lines, "")))
+        (self.folder / "etc" / "qemu.conf").write_text("\n".join((QEMU_CONF, *lines, "")))
         await self.kill()
         await self.start()
 
@@ -224,14 +183,6 @@ class Libvirt:
     def said(self) -> str:
         """Return what the daemon has written."""
         return (self.folder / "libvirtd.log").read_text()
-
-    async def _answers(self) -> bool:
-        try:
-            _, writer = await asyncio.open_unix_connection(self.folder / "run" / "libvirt-sock")
-        except OSError:
-            return False
-        writer.close()
-        return True
 
 
 @dataclass(frozen=True)
@@ -299,9 +250,7 @@ async def _probed(first: Libvirt, second: Libvirt) -> None:
 
     What it found is kept beside the lab's other caches for as long as the programs are the same.
     """
-    programs = [str(LIBVIRTD), str(shutil.which("qemu-system-x86_64"))]
-    age = "-".join(str(Path(program).stat().st_mtime_ns) for program in programs)
-    kept = cache_folder() / "libvirt" / f"capabilities-{age}"
+    kept = known_abilities()
     if kept.exists():
         shutil.copytree(kept, first.folder / FOUND)
     await first.start()
@@ -340,5 +289,5 @@ def _prepared(folder: Path, lab: LabHost) -> Libvirt:
         'auth_tcp = "none"\n'
         f'listen_addr = "{lab.addresses[0]}"\n'
     )
-    (own / "etc" / "qemu.conf").write_text(QEMU)
+    (own / "etc" / "qemu.conf").write_text(QEMU_CONF)
     return Libvirt(lab, own)

@@ -143,22 +143,77 @@ class Person:
         ]
 
 
+@dataclass
+class Remote(Person):
+    """Somebody who reaches hosts through libvirt alone.
+
+    Attributes:
+        scheme: Over what.
+        query: What the URIs end with.
+        rate: Whether the config names what the link carries.
+    """
+
+    scheme: str = "libvirt+tcp"
+    query: str = ""
+    rate: bool = True
+
+    def write(self, *, peer: bool = False, here: bool = False, more: str = "") -> None:
+        """See `Person.write`; `here`: a shell leads to host a, on which the command is run."""
+        self.here = here
+        lines: list[str] = []
+        for libvirt in (self.libvirts.a, self.libvirts.b):
+            address = libvirt.lab.addresses[0]
+            local = here and libvirt is self.libvirts.a
+            uri = f"{self.scheme}://{address}/system{self.query}"
+            lines += [
+                f"[hosts.{libvirt.name}]",
+                f'uri = "{"libvirt:///system" if local else uri}"',
+                f'folder = "{self.folder}/{libvirt.name}"',
+                f'channel_folder = "{libvirt.folder}/sockets"',
+                f'peer = "{libvirt.remote}"' if peer else "",
+                f"[[hosts.{libvirt.name}.links]]",
+                f'address = "{address}"',
+                'rate = "1 Gbit/s"' if self.rate else "",
+                "trusted = true",
+            ]
+        self.config.write_text("\n".join([*lines, more]))
+
+
 @asynccontextmanager
 async def person(libvirts: Libvirts, folder: Path) -> AsyncIterator[Person]:
     """Hold an sshd beside each libvirtd, and somebody who uses them from `folder`."""
-    environment = {**os.environ, "XDG_STATE_HOME": str(folder / "state"), "COLUMNS": "160"}
-    at = Person(libvirts, folder, environment)
+    at = Person(libvirts, folder, _environment(folder))
     async with AsyncExitStack() as stack:
         for libvirt in (libvirts.a, libvirts.b):
             await stack.enter_async_context(_sshd(libvirt, at.keys(libvirt.name)))
         at.write()
-        try:
-            yield at
-        finally:
-            for process in at.running:
-                if process.returncode is None:
-                    process.kill()
-                    await process.wait()
+        await stack.enter_async_context(_ending(at))
+        yield at
+
+
+@asynccontextmanager
+async def remote(libvirts: Libvirts, folder: Path) -> AsyncIterator[Remote]:
+    """Hold somebody to whose hosts no shell leads, with libvirt+tcp."""
+    at = Remote(libvirts, folder, _environment(folder))
+    at.write()
+    async with _ending(at):
+        yield at
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    return {**os.environ, "XDG_STATE_HOME": str(folder / "state"), "COLUMNS": "160"}
+
+
+@asynccontextmanager
+async def _ending(at: Person) -> AsyncIterator[None]:
+    """End with the block what was begun and still runs."""
+    try:
+        yield
+    finally:
+        for process in at.running:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
 
 
 @asynccontextmanager

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import signal
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +34,6 @@ pytestmark = [
 VM = "writer"
 LOAD = Load(fill=48 * MIB, hot=8 * MIB, dirty_rate=4e6)
 FAST = ("--survey", "none")
-SLOW = ("--limit", "8 Mbit/s")
 MOVED = {ExitCode.DONE, ExitCode.GOAL_MISSED}
 """How a move ends that brings its guest over: on a busy machine it may have stood still longer."""
 
@@ -276,37 +274,6 @@ async def test_what_virsh_has_begun_can_be_looked_at(
     assert "completed" in looked.output.splitlines()[-1]
     await moving
     assert await at.places(VM) == ["b"]
-
-
-async def test_ctrl_c_leaves_the_guest_where_it_is(hosts: Hosts, at: Person) -> None:
-    await started(hosts, at, defined=True)
-    moving = await at.started("move", VM, "--to", "b", *SLOW, *FAST)
-    await at.until_step(VM, "sending")
-    moving.send_signal(signal.SIGINT)
-    _, errors = await asyncio.wait_for(moving.communicate(), 60)
-    assert moving.returncode == ExitCode.INTERRUPTED
-    assert "runs on a" in errors.decode()
-    assert await at.places(VM) == ["a"]
-    assert (await remembered(at.host("a")), await remembered(at.host("b"))) == (VM, "")
-    await whole(at, "a")
-
-
-@pytest.mark.parametrize("peer", [False, True], ids=["led-by-whimbrel", "led-by-libvirt"])
-async def test_a_whimbrel_that_died_is_recovered(hosts: Hosts, at: Person, *, peer: bool) -> None:
-    at.write(peer=peer)
-    await started(hosts, at, defined=True)
-    moving = await at.started("move", VM, "--to", "b", *SLOW, *FAST)
-    await at.until_step(VM, "sending")
-    moving.kill()
-    await moving.communicate()
-    said = await at.whimbrel("recover", VM)
-    assert said.code == ExitCode.DONE, said.errors + said.output
-    assert "runs on a" in said.output
-    assert await at.places(VM) == ["a"]
-    assert (await remembered(at.host("a")), await remembered(at.host("b"))) == (VM, "")
-    await whole(at, "a")
-    said = await at.whimbrel("move", VM, "--to", "b", *FAST)
-    assert said.code in MOVED, said.errors
 
 
 async def test_others_look_on_and_a_second_move_is_refused(hosts: Hosts, at: Person) -> None:

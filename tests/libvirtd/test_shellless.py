@@ -3,11 +3,10 @@
 import asyncio
 import json
 import math
-import os
 import shutil
 import signal
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ import pytest
 from contract.certificates import PURPOSES, Authority
 from libvirtd.conftest import Hosts
 from libvirtd.daemons import Libvirt, Libvirts
-from libvirtd.person import Person
+from libvirtd.person import Person, Remote, remote
 from libvirtd.test_moves import persisted, remembered, still, underway
 from storage.guests import disk_vm
 from whimbrel.errors import CommandRefused, ExitCode
@@ -39,54 +38,12 @@ MOVED = {ExitCode.DONE, ExitCode.GOAL_MISSED}
 """How a move ends that brings its guest over: on a busy machine it may have stood still longer."""
 
 
-@dataclass
-class Remote(Person):
-    """Somebody who reaches hosts through libvirt alone.
-
-    Attributes:
-        scheme: Over what.
-        query: What the URIs end with.
-        rate: Whether the config names what the link carries.
-    """
-
-    scheme: str = "libvirt+tcp"
-    query: str = ""
-    rate: bool = True
-
-    def write(self, *, peer: bool = False, here: bool = False, more: str = "") -> None:
-        """See `Person.write`; `here`: a shell leads to host a, on which the command is run."""
-        self.here = here
-        lines: list[str] = []
-        for libvirt in (self.libvirts.a, self.libvirts.b):
-            address = libvirt.lab.addresses[0]
-            local = here and libvirt is self.libvirts.a
-            uri = f"{self.scheme}://{address}/system{self.query}"
-            lines += [
-                f"[hosts.{libvirt.name}]",
-                f'uri = "{"libvirt:///system" if local else uri}"',
-                f'folder = "{self.folder}/{libvirt.name}"',
-                f'channel_folder = "{libvirt.folder}/sockets"',
-                f'peer = "{libvirt.remote}"' if peer else "",
-                f"[[hosts.{libvirt.name}.links]]",
-                f'address = "{address}"',
-                'rate = "1 Gbit/s"' if self.rate else "",
-                "trusted = true",
-            ]
-        self.config.write_text("\n".join([*lines, more]))
-
-
 @pytest.fixture
 async def at(libvirts: Libvirts, tmp_path: Path) -> AsyncIterator[Remote]:
     folder = libvirts.folder / tmp_path.name  # short: sockets lie in it
     folder.mkdir()
-    environment = {**os.environ, "XDG_STATE_HOME": str(folder / "state"), "COLUMNS": "160"}
-    somebody = Remote(libvirts, folder, environment)
-    somebody.write()
-    yield somebody
-    for process in somebody.running:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+    async with remote(libvirts, folder) as somebody:
+        yield somebody
 
 
 async def started(hosts: Hosts, at: Person, *, defined: bool = False) -> LibvirtMachine:
@@ -209,41 +166,6 @@ async def joined(libvirt: Libvirt) -> set[int]:
     output, _ = await process.communicate()
     rows = [line.split() for line in output.decode().splitlines()[1:]]
     return {int(row[1].partition(":")[2], 16) for row in rows if row[3] == "01"}
-
-
-@pytest.mark.parametrize("peer", [False, True], ids=["led-by-whimbrel", "led-by-libvirt"])
-async def test_ctrl_c_leaves_the_guest_where_it_is(hosts: Hosts, at: Remote, *, peer: bool) -> None:
-    at.write(peer=peer)
-    await started(hosts, at, defined=True)
-    moving = await at.started("move", VM, "--to", "b", *SLOW, *FAST)
-    await at.until_step(VM, "sending")
-    moving.send_signal(signal.SIGINT)
-    _, errors = await asyncio.wait_for(moving.communicate(), 60)
-    assert moving.returncode == ExitCode.INTERRUPTED
-    assert "runs on a" in errors.decode()
-    assert await at.places(VM) == ["a"]
-    assert (await remembered(at.host("a")), await remembered(at.host("b"))) == (VM, "")
-    await whole(at, "a")
-
-
-@pytest.mark.parametrize("peer", [False, True], ids=["led-by-whimbrel", "led-by-libvirt"])
-async def test_a_whimbrel_that_died_is_recovered(hosts: Hosts, at: Remote, *, peer: bool) -> None:
-    at.write(peer=peer)
-    await started(hosts, at, defined=True)
-    moving = await at.started("move", VM, "--to", "b", *SLOW, *FAST)
-    await at.until_step(VM, "sending")
-    moving.kill()
-    await moving.communicate()
-    said = await at.whimbrel("recover", VM)
-    assert said.code == ExitCode.DONE, said.errors + said.output
-    assert "runs on a" in said.output
-    assert await at.places(VM) == ["a"]
-    assert (await remembered(at.host("a")), await remembered(at.host("b"))) == (VM, "")
-    await whole(at, "a")
-    said = await at.whimbrel("recover", VM)
-    assert "Nothing to recover" in said.output
-    said = await at.whimbrel("move", VM, "--to", "b", *FAST)
-    assert said.code in MOVED, said.errors
 
 
 async def test_others_look_on_and_a_second_whimbrel_is_refused(hosts: Hosts, at: Remote) -> None:

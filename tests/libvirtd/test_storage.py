@@ -189,8 +189,9 @@ class PortSeeker(Silent):
 
     def happened(self, event: Event) -> None:
         super().happened(event)
-        table = Path(f"/proc/{self._libvirt.pid(NAME)}/net/tcp").read_text().splitlines()[1:]
-        self.ports |= {int(line.split()[1].rpartition(":")[2], 16) for line in table}
+        with suppress(FileNotFoundError):  # libvirt has not built its QEMU yet, or ended it
+            table = Path(f"/proc/{self._libvirt.pid(NAME)}/net/tcp").read_text().splitlines()[1:]
+            self.ports |= {int(line.split()[1].rpartition(":")[2], 16) for line in table}
 
 
 async def test_disks_go_to_the_port_that_was_chosen_for_them(place: Place) -> None:

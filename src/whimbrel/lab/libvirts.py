@@ -31,7 +31,7 @@ from whimbrel.sites.local import LocalShell
 from whimbrel.sites.site import OnSite
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from whimbrel.lab.hosts import LabHost
     from whimbrel.lab.stage import End
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from whimbrel.ports import Machine, Site
     from whimbrel.practice.move import Moved, Request, Watcher
 
-_PRIVATE = {
+PRIVATE = {
     "run": "/run/libvirt",
     "etc": "/etc/libvirt",
     "lib": "/var/lib/libvirt",
@@ -50,7 +50,7 @@ _PRIVATE = {
 }
 """Folders that each daemon has for itself, by the name under which they lie in its own."""
 
-_QEMU = """\
+QEMU_CONF = """\
 user = "root"
 group = "root"
 security_driver = "none"
@@ -73,7 +73,7 @@ except ChildProcessError:
 """What starts a daemon and buries its VMs: libvirt waits for that, and an init may take seconds."""
 
 _READY_WITHIN = 30.0
-_FOUND = "cache/qemu/capabilities"
+FOUND = "cache/qemu/capabilities"
 """Where libvirt keeps what it found out about QEMU."""
 
 
@@ -214,25 +214,20 @@ class _Daemon:
 
     async def start(self) -> int:
         """Start it; returns its process when it answers, or raises `LabError`."""
-        script = [f"hostname whimbrel-{self.host.name}", "mount --make-rprivate /"]
-        for name, place in _PRIVATE.items():
-            script.append(f"mkdir -p {place}")
-            script.append(shlex.join(["mount", "--bind", str(self.folder / name), place]))
         pid_file = self.folder / "libvirtd.pid"
         daemon = [str(_program("libvirtd")), "--pid-file", str(pid_file)]
-        script.append(shlex.join(["exec", sys.executable, "-I", "-c", _REAPING, *daemon]))
-        words = ["unshare", "--mount", "--uts", "sh", "-euc", "\n".join(script)]
+        words = apart(self.folder, f"whimbrel-{self.host.name}", daemon)
         log = self.folder / "libvirtd.log"
         with log.open("ab") as output:
             self.reaper = await asyncio.create_subprocess_exec(
-                *self.host.enter(["setpriv", "--pdeathsig", "KILL", "--", *words]),
+                *self.host.enter(words),
                 stdin=DEVNULL,
                 stdout=DEVNULL,
                 stderr=output,
             )
         try:
             async with asyncio.timeout(_READY_WITHIN):
-                while self.reaper.returncode is None and not await self._answers():  # noqa: ASYNC110
+                while self.reaper.returncode is None and not await answers(self.folder):  # noqa: ASYNC110
                     await asyncio.sleep(0.05)  # nobody tells when it listens
             if self.reaper.returncode is None:
                 return int(pid_file.read_text())
@@ -250,18 +245,53 @@ class _Daemon:
                 self.reaper.kill()
             await asyncio.shield(self.reaper.wait())
 
-    async def _answers(self) -> bool:
-        try:
-            _, writer = await asyncio.open_unix_connection(self.folder / "run" / "libvirt-sock")
-        except OSError:
-            return False
-        writer.close()
-        return True
+
+def apart(
+    folder: Path, hostname: str, daemon: Sequence[str], more: Mapping[str, str] | None = None
+) -> list[str]:
+    """Return the words that run a libvirtd with a hostname and folders of its own.
+
+    It ends with what starts it, and its VMs are buried by what it is started by.
+
+    Args:
+        folder: In which its folders lie, by the names of `PRIVATE`.
+        hostname: Its hostname.
+        daemon: The program, and its words.
+        more: Further folders, by the place at which it sees them.
+    """
+    own = {place: str(folder / name) for name, place in PRIVATE.items()}
+    script = [shlex.join(["hostname", hostname]), "mount --make-rprivate /"]
+    script += [f"mkdir -p {place}" for place in own]
+    binds = {**own, **(more or {})}
+    script += [shlex.join(["mount", "--bind", lies, place]) for place, lies in binds.items()]
+    script.append(shlex.join(["exec", sys.executable, "-I", "-c", _REAPING, *daemon]))
+    ending = ["setpriv", "--pdeathsig", "KILL", "--"]
+    return [*ending, "unshare", "--mount", "--uts", "sh", "-euc", "\n".join(script)]
+
+
+async def answers(folder: Path) -> bool:
+    """Tell whether a libvirtd answers on the socket within its folder."""
+    try:
+        _, writer = await asyncio.open_unix_connection(folder / "run" / "libvirt-sock")
+    except OSError:
+        return False
+    writer.close()
+    return True
+
+
+def known_abilities() -> Path:
+    """Return where is kept what libvirt has found out about QEMU; it need not exist.
+
+    libvirt takes many seconds to try QEMU's abilities. They hold as long as the programs stay.
+    """
+    programs = (_program("libvirtd"), _program("qemu-system-x86_64"))
+    age = "-".join(str(Path(str(each)).stat().st_mtime_ns) for each in programs if each)
+    return cache_folder() / "libvirt" / f"capabilities-{age}"
 
 
 def _prepare(folder: Path) -> None:
     """Write what a daemon needs to be a host of its own."""
-    for name in (*_PRIVATE, "sockets"):
+    for name in (*PRIVATE, "sockets"):
         (folder / name).mkdir(mode=0o700, parents=True)
     (folder / "etc" / "libvirtd.conf").write_text(
         f'host_uuid = "{uuid.uuid4()}"\n'
@@ -269,20 +299,15 @@ def _prepare(folder: Path) -> None:
         'auth_unix_rw = "none"\n'
         'auth_unix_ro = "none"\n'
     )
-    (folder / "etc" / "qemu.conf").write_text(_QEMU)
+    (folder / "etc" / "qemu.conf").write_text(QEMU_CONF)
 
 
 async def _known(folder: Path) -> Path | None:
-    """Give a daemon what another found out about QEMU; return where to keep it if nobody has.
-
-    libvirt takes many seconds to try QEMU's abilities. They hold as long as the programs stay.
-    """
-    programs = (_program("libvirtd"), _program("qemu-system-x86_64"))
-    age = "-".join(str(Path(str(each)).stat().st_mtime_ns) for each in programs if each)
-    kept = cache_folder() / "libvirt" / f"capabilities-{age}"
+    """Give a daemon what another found out about QEMU; return where to keep it if nobody has."""
+    kept = known_abilities()
     if not kept.exists():
         return kept
-    await asyncio.to_thread(shutil.copytree, kept, folder / _FOUND)
+    await asyncio.to_thread(shutil.copytree, kept, folder / FOUND)
     return None
 
 
@@ -293,6 +318,6 @@ async def _remember(folder: Path, kept: Path) -> None:
         "virsh", "--quiet", "--connect", uri, "capabilities", stdout=PIPE, stderr=DEVNULL
     )
     await asked.communicate()
-    if (folder / _FOUND).exists():
+    if (folder / FOUND).exists():
         with published(kept) as place:
-            await asyncio.to_thread(shutil.copytree, folder / _FOUND, place)
+            await asyncio.to_thread(shutil.copytree, folder / FOUND, place)
