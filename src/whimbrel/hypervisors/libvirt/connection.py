@@ -16,14 +16,13 @@ import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from whimbrel.errors import CommandRefused, HostError, HostUnreachable, Unsupported
 from whimbrel.hypervisors.libvirt.disk_calls import DiskCalls
 from whimbrel.hypervisors.libvirt.ears import Ears
 from whimbrel.hypervisors.libvirt.pool_calls import PoolCalls
-from whimbrel.hypervisors.libvirt.states import Happening, State
+from whimbrel.hypervisors.libvirt.states import Happening, State, Versions
 
 try:
     import libvirt
@@ -37,8 +36,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-ALIVE_EVERY, SILENT_AFTER = 5, 5
-"""libvirt's keep-alive: seconds between questions, and how many may go unanswered."""
+ALIVE_EVERY, SILENT_AFTER = 1, 25
+"""libvirt's keep-alive: seconds between questions, how many may go unanswered; see `_opened`."""
 
 _THREADS = 32
 """Calls at once on one connection; a move holds one for as long as it takes."""
@@ -63,21 +62,6 @@ class Busy(CommandRefused):
 
 class Aborted(CommandRefused):
     """A job ended because somebody called it off."""
-
-
-@dataclass(frozen=True)
-class Versions:
-    """What answers at a connection, each as libvirt counts: 11.3.0 is 11003000.
-
-    Attributes:
-        library: libvirt on this machine.
-        daemon: libvirt on that host.
-        hypervisor: Its QEMU.
-    """
-
-    library: int
-    daemon: int
-    hypervisor: int
 
 
 class Connection(PoolCalls):
@@ -105,7 +89,7 @@ class Connection(PoolCalls):
             )
         _hear_events()
         try:
-            handle = await asyncio.to_thread(libvirt.open, uri)
+            handle = await asyncio.to_thread(_opened, uri)
         except libvirt.libvirtError as error:
             raise HostUnreachable(
                 f"libvirt on host {name} cannot be reached: {error}",
@@ -364,6 +348,21 @@ class Domain(DiskCalls):
 
     async def _call(self, work: Callable[..., T], *arguments: Any) -> T:
         return await self.connection.call(work, *arguments)
+
+
+def _opened(uri: str) -> Any:
+    """Return the handle of a host; over SSH by libssh2 if it can be.
+
+    By libssh, libvirt leaves an answer of some ten KiB lying until the next word comes, which is
+    that of a keep-alive (11.3). But libssh is in every libvirt, and knows newer keys.
+    """
+    if "+libssh:" in uri:
+        try:
+            return libvirt.open(uri.replace("+libssh:", "+libssh2:", 1))
+        except libvirt.libvirtError as error:
+            if error.get_error_code() == libvirt.VIR_ERR_SYSTEM_ERROR:  # nobody is there
+                raise
+    return libvirt.open(uri)
 
 
 _hearing = threading.Lock()

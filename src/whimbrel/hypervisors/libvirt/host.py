@@ -52,8 +52,8 @@ from whimbrel.model.migration import Phase, Side
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from whimbrel.hypervisors.libvirt.connection import Domain, Versions
-    from whimbrel.hypervisors.libvirt.states import Happening
+    from whimbrel.hypervisors.libvirt.connection import Domain
+    from whimbrel.hypervisors.libvirt.states import Happening, Versions
     from whimbrel.model.inventory import Disk
     from whimbrel.ports import Machine, Site
 

@@ -103,3 +103,18 @@ _EVENT_SUSPENDED, _EVENT_RESUMED = 3, 4
 _LEFT = (5, 3)
 # virDomainEventSuspendedDetailType
 _SUSPENSIONS = {1: "handed-over", 7: "postcopy", 8: "lost-postcopy"}
+
+
+@dataclass(frozen=True)
+class Versions:
+    """What answers at a connection, each as libvirt counts: 11.3.0 is 11003000.
+
+    Attributes:
+        library: libvirt on this machine.
+        daemon: libvirt on that host.
+        hypervisor: Its QEMU.
+    """
+
+    library: int
+    daemon: int
+    hypervisor: int

@@ -20,7 +20,7 @@ from whimbrel.ports import Ended
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from whimbrel.hypervisors.libvirt.connection import Versions
+    from whimbrel.hypervisors.libvirt.states import Versions
     from whimbrel.model.inventory import MigrationAddress
 
 QEMU_CAP = 128

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whimbrel.hypervisors.libvirt.connection import Versions
+from whimbrel.hypervisors.libvirt.states import Versions
 from whimbrel.hypervisors.libvirt.translate import (
     NO_LIMIT,
     Luggage,
