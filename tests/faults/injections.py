@@ -19,7 +19,8 @@ from pathlib import Path
 
 from far.control import switch
 from faults.phases import Missed, Phase, thaw
-from faults.stage import DISK_FILL, VM, Stage
+from faults.stage import DISK_FILL, Stage
+from faults.underway import VM
 from whimbrel.errors import LabError
 from whimbrel.lab.namespaces import in_namespace
 from whimbrel.model.journal import Step

@@ -5,7 +5,8 @@ import json
 from contextlib import suppress
 from pathlib import Path
 
-from faults.stage import VM, Stage
+from faults.stage import Stage
+from faults.underway import VM
 from whimbrel.lab.namespaces import inhabitants
 from whimbrel.practice.history import unfinished
 

@@ -9,11 +9,12 @@ import time
 
 from faults.expected import EXPECTED, Expected, NotApplicable
 from faults.injections import INJECTIONS, Fault
+from faults.judging import judged
 from faults.leftovers import left_over
 from faults.phases import Missed, Phase, held
-from faults.row import Row, last_sentence, last_words
-from faults.stage import DISK, FAST, VM, Stage, stage
-from whimbrel.errors import LabError
+from faults.row import Row, last_words
+from faults.stage import FAST, Stage, stage
+from faults.underway import VM
 
 TRIES = 3
 """How often a move is begun that was quicker than the fault."""
@@ -67,59 +68,24 @@ async def _faulty(play: Stage, row: Row, phase: Phase, fault: Fault) -> None:
 
 
 async def _judged(play: Stage, row: Row, expected: Expected) -> None:
-    """Look at what has come of it, and say what is not right."""
-    if row.code not in expected.codes:
-        row.failures.append(f"exit code {row.code}")
-    play.mend()
-    if expected.recovers:
-        said = await play.at.whimbrel("recover", VM)
-        row.recovered = said.code
-        row.said += f"\nrecover: {last_words(said)}"
-    row.last = last_sentence(row.said)
-    if not expected.runs_on:
-        row.reason = expected.why
-        if not re.search(r"lost|runs nowhere", row.said) or "whimbrel up" not in row.said:
-            row.failures.append("it is not said that the guest is lost, or what to do")
-        await _buried(play, row)
-        return
-    row.runs_on = await _running(play)
-    if len(row.runs_on) != 1 or row.runs_on[0] not in expected.runs_on:
-        row.failures.append(f"it runs on {' and '.join(row.runs_on) or 'no host'}")
-        return
-    if not re.search(rf"\b(?:runs|is) on {row.runs_on[0]}\b|goes on as before", row.said):
-        row.failures.append("it is not said where the guest runs")
-    await _whole(play, row)
-    row.failures += await left_over(play, row.runs_on[0])
+    await judged(
+        play,
+        row,
+        expected,
+        buried=lambda: _buried(play, row),
+        left_over=lambda host: left_over(play, host),
+    )
 
 
-async def _running(play: Stage) -> tuple[str, ...]:
-    found = []
-    for host in "ab":
-        answers = await play.ask(host, "query-status")
-        if answers is not None and answers[0]["running"]:
-            found.append(host)
-    return tuple(found)
-
-
-async def _whole(play: Stage, row: Row) -> None:
-    try:
-        async with play.at.redline(VM, row.runs_on[0]) as guest:
-            memory, disk = await guest.verify(), await guest.verify_disk(DISK)
-    except LabError as error:
-        row.failures.append(f"the guest does not answer: {error.what}")
-        return
-    if not memory.intact:
-        row.failures.append(f"memory: {memory}")
-    if not disk.intact:
-        row.failures.append(f"disk: {disk}")
-
-
-async def _buried(play: Stage, row: Row) -> None:
+async def _buried(play: Stage, row: Row) -> list[str]:
     """Do what the last words advise for a lost guest; then nothing of it may be left."""
-    row.runs_on = await _running(play)
+    found = []
+    if not re.search(r"lost|runs nowhere", row.said) or "whimbrel up" not in row.said:
+        found.append("it is not said that the guest is lost, or what to do")
+    row.runs_on = await play.running()
     for host in "ab":
         if (play.folder(host) / "vms" / VM).exists():
             said = await play.at.whimbrel("down", VM, "--now", "--on", host)
             if said.code:
-                row.failures.append(f"down on {host}: {last_words(said)}")
-    row.failures += await left_over(play, None)
+                found.append(f"down on {host}: {last_words(said)}")
+    return found + await left_over(play, None)

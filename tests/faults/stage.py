@@ -18,15 +18,13 @@ from typing import Any
 from pyroute2 import AsyncIPRoute  # type: ignore[import-untyped] # ships no types
 
 from far.person import Person, person
-from faults.underway import UnderWay
+from faults.underway import DISK, VM, UnderWay
 from whimbrel.lab.hosts import LabHost
 from whimbrel.lab.links import shape_of
 from whimbrel.lab.namespaces import in_namespace
 from whimbrel.model.scenario import Load, Pattern
 from whimbrel.model.units import MIB
 
-VM = "db"
-DISK = "/dev/vda"
 FAST, SLOW = 125e6, 4e6
 """Bytes per second of the link: as it is, and while a phase is held."""
 
@@ -84,6 +82,11 @@ class Stage(UnderWay):
                 return [await talk.ask(command) for command in commands]
         except (OSError, TimeoutError, EOFError):
             return None
+
+    async def running(self) -> tuple[str, ...]:
+        """Return the hosts whose QEMU says that the guest runs there."""
+        answers = {host: await self.ask(host, "query-status") for host in "ab"}
+        return tuple([host for host, told in answers.items() if told and told[0]["running"]])
 
     def link(self, rate: float) -> None:
         """Let the migration link carry so many bytes per second, both ways."""

@@ -14,6 +14,9 @@ from whimbrel.model.journal import Entry, Step
 from whimbrel.model.migration import Phase
 from whimbrel.practice.journal import Tail
 
+VM, DISK = "db", "/dev/vda"
+"""The guest of every matrix, and the disk that it checks."""
+
 PATIENCE = 300.0
 LOOK_EVERY = 0.002
 

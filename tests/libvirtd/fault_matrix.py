@@ -32,12 +32,12 @@ from faults.expected import (
     NotApplicable,
     lost,
 )
+from faults.judging import judged
 from faults.phases import Missed, has_arrived, in_postcopy
-from faults.row import Row, last_sentence, last_words
+from faults.row import Row, last_words
 from faults.stage import FAST, SLOW
-from faults.underway import UnderWay
-from libvirtd.fault_stage import DISK, VM, LibvirtStage, libvirt_stage
-from whimbrel.errors import ExitCode, LabError
+from faults.underway import VM, UnderWay
+from libvirtd.fault_stage import LibvirtStage, libvirt_stage
 from whimbrel.model.journal import Step
 from whimbrel.model.migration import Phase as MovePhase
 from whimbrel.model.units import MIB
@@ -229,39 +229,23 @@ async def _faulty(play: LibvirtStage, row: Row, fault: Fault) -> None:
 
 
 async def _judged(play: LibvirtStage, row: Row, expected: Expected) -> None:
-    """Look at what has come of it, and say what is not right."""
-    if row.code not in expected.codes:
-        row.failures.append(f"exit code {row.code}")
-    play.mend()
-    if expected.recovers:
-        said = await play.at.whimbrel("recover", VM)
-        row.recovered = said.code
-        row.said += f"\nrecover: {last_words(said)}"
-        if expected.runs_on and said.code != ExitCode.DONE:
-            row.failures.append(f"recover: exit code {said.code}")
-    row.last = last_sentence(row.said)
-    if not expected.runs_on:
-        row.reason = expected.why
-        await _buried(play, row, stuck=expected is STUCK)
-        return
-    row.runs_on = await play.running()
-    if len(row.runs_on) != 1 or row.runs_on[0] not in expected.runs_on:
-        row.failures.append(f"it runs on {' and '.join(row.runs_on) or 'no host'}")
-        return
-    if not re.search(rf"\b(?:runs|is) on {row.runs_on[0]}\b|goes on as before", row.said):
-        row.failures.append("it is not said where the guest runs")
-    await _at_rest(play, row)
-    await _whole(play, row)
+    await judged(
+        play,
+        row,
+        expected,
+        buried=lambda: _buried(play, row, stuck=expected is STUCK),
+        left_over=lambda host: _at_rest(play, host),
+    )
 
 
-async def _at_rest(play: LibvirtStage, row: Row) -> None:
+async def _at_rest(play: LibvirtStage, home: str) -> list[str]:
     """Wait until the guest is defined where it runs and nothing is left, or name what is."""
-    home, found = row.runs_on[0], [""]
+    found = [""]
     with suppress(TimeoutError):
         async with asyncio.timeout(SOON):
             while found := await _unrest(play, home):  # noqa: ASYNC110 - nobody tells of it
                 await asyncio.sleep(0.1)
-    row.failures += found
+    return found
 
 
 async def _unrest(play: LibvirtStage, home: str) -> list[str]:
@@ -270,33 +254,20 @@ async def _unrest(play: LibvirtStage, home: str) -> list[str]:
     return found if defined == (home,) else [*found, f"defined on {' and '.join(defined)}"]
 
 
-async def _whole(play: LibvirtStage, row: Row) -> None:
-    try:
-        async with play.at.redline(VM, row.runs_on[0]) as guest:
-            memory, disk = await guest.verify(), await guest.verify_disk(DISK)
-    except (LabError, OSError) as error:
-        row.failures.append(f"the guest does not answer: {error}")
-        return
-    if not memory.intact:
-        row.failures.append(f"memory: {memory}")
-    if not disk.intact:
-        row.failures.append(f"disk: {disk}")
-
-
-async def _buried(play: LibvirtStage, row: Row, *, stuck: bool) -> None:
+async def _buried(play: LibvirtStage, row: Row, *, stuck: bool) -> list[str]:
     """Do what the last words advise for a lost guest; then it runs anew, on one host."""
     if stuck:
         row.word = "paused"
-        if not re.search("post-copy.*newer than 11.3", row.said, re.DOTALL):
-            row.failures.append("it is not said what holds a post-copy that cannot go on")
-        return
+        said = re.search("post-copy.*newer than 11.3", row.said, re.DOTALL)
+        return [] if said else ["it is not said what holds a post-copy that cannot go on"]
+    found = []
     if not re.search(r"lost|runs nowhere", row.said):
-        row.failures.append("it is not said that the guest is lost")
+        found.append("it is not said that the guest is lost")
     if not re.search(rf"virsh -c '[^']+' start {VM}\b", row.said):
-        row.failures.append("it is not said how to start it anew")
-    row.failures += await play.advised(row.said)
+        found.append("it is not said how to start it anew")
+    found += await play.advised(row.said)
     running = await play.running()
     if len(running) != 1:
-        row.failures.append(f"after what was advised it runs on {running}")
-    if unclosed := [each for each in await play.left_over(None) if "libvirt on" not in each]:
-        row.failures += [each for each in unclosed if "qemu" not in each]
+        found.append(f"after what was advised it runs on {running}")
+    left = await play.left_over(None)
+    return found + [each for each in left if "libvirt on" not in each and "qemu" not in each]

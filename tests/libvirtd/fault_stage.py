@@ -18,7 +18,7 @@ from pathlib import Path
 
 from far.control import switch
 from faults.stage import FAST, reshape
-from faults.underway import UnderWay
+from faults.underway import DISK, VM, UnderWay
 from libvirtd.daemons import Libvirt, said, two_libvirts
 from libvirtd.person import Person, person
 from libvirtd.test_moves import persisted
@@ -30,7 +30,6 @@ from whimbrel.model.scenario import Load, Pattern
 from whimbrel.model.units import MIB
 from whimbrel.practice.history import unfinished
 
-VM, DISK = "db", "/dev/vda"
 LOAD = Load(fill=24 * MIB, pattern=Pattern.RANDOM, hot=8 * MIB, dirty_rate=20e6)
 """More than the slow link carries, so that a move over it never ends by itself."""
 
