@@ -15,6 +15,9 @@ from whimbrel.theory.sharing import HEADERS
 LINK = 25e6
 """Bytes per second of the link that `person` is to be given."""
 
+FULL = 0.95
+"""Share of the link above which it is full: shaped, it carries 96 % of its rate at most."""
+
 ALONE = ("--method", "tcp", "--no-postcopy", "--json")
 """What every move here is asked for."""
 
@@ -54,6 +57,21 @@ class Beside:
     def share(self) -> float:
         """Return the flow's share of the link in its worst second."""
         return self.flow.least(self.begin, self.end) * HEADERS / LINK
+
+    def share_when_full(self) -> float:
+        """Return the flow's share in the worst of the seconds in which the link was full.
+
+        In others nobody took from it what it did not get: TCP may stand still for a second after a
+        loss, and does on a machine whose cores are busy.
+        """
+        pairs = zip(
+            self.flow.seconds(self.begin, self.end),
+            self.both.seconds(self.begin, self.end),
+            strict=True,
+        )
+        shares = [flow * HEADERS / LINK for flow, both in pairs if both >= FULL * LINK]
+        assert shares, "the link was never full"
+        return min(shares)
 
     def own(self) -> float:
         """Return the move's share of the link."""

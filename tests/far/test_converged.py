@@ -18,7 +18,7 @@ from whimbrel.errors import ExitCode
 from whimbrel.model.method import Tuning
 from whimbrel.model.plain import plain
 from whimbrel.model.scenario import Load, Pattern
-from whimbrel.model.units import MIB
+from whimbrel.model.units import MIB, parse_rate
 from whimbrel.practice.bound import COUNT_EVERY
 from whimbrel.practice.holder import myself
 from whimbrel.practice.marks import Mark
@@ -30,6 +30,20 @@ pytestmark = [needs_far_hosts, pytest.mark.timeout(300)]
 LEFT = 0.6
 POINTS = 0.05
 """What a promised share may be missed by."""
+
+STEPS = 0.02
+"""What the flow's share may be missed by besides: its program reads when it gets a core, which is
+every tenth of a second at best. In its exact form: benchmarks/sharing.py."""
+
+TAKES = 0.75
+"""Share of its part that a move takes at least; two channels beside a flow get 2/3 of a link."""
+
+WAYS = {
+    "tcp": ("--method", "tcp", "--limit", "80 Mbit/s"),
+    "multichannel": ("--method", "multichannel", "--limit", "130 Mbit/s"),
+    "post-copy": ("--method", "postcopy", "--postcopy", "--limit", "80 Mbit/s"),
+}
+"""Ways to move under a limit; two channels hold none below 126 Mbit/s."""
 
 LOAD = Load(fill=128 * MIB, pattern=Pattern.RANDOM)
 
@@ -44,14 +58,33 @@ async def somebody() -> AsyncIterator[Person]:
 async def test_others_keep_their_share_in_every_second_and_the_move_takes_the_rest() -> None:
     async with somebody() as at:
         await shares_with_another_move(at)
+        await is_refused_a_limit_that_channels_do_not_hold(at)
         left = await moved_beside(at, "b", "--leave", f"{LEFT:.0%}", "--survey", "quick")
-        limited = await moved_beside(at, "a", "--limit", "80 Mbit/s", "--survey", "none")
-    for move, part in ((left, 1 - LEFT), (limited, 10e6 * HEADERS / LINK)):
-        # What the flow makes of what is left for it is the machine's; benchmarks/sharing.py.
-        assert move.most() <= part + POINTS, move.events
-        assert abs(move.own() - part) <= POINTS
-        assert move.flow.mean(move.begin, move.end) * HEADERS / LINK >= 1 - part - 2 * POINTS
+        limited = [
+            (await moved_beside(at, to, "--survey", "none", *words), parse_rate(words[-1]))
+            for to, words in zip("aba", WAYS.values(), strict=True)
+        ]
+    keeps(left, 1 - LEFT)
+    for move, rate in limited:
+        keeps(move, rate * HEADERS / LINK)
     foreseen_and_expected(left)
+
+
+async def is_refused_a_limit_that_channels_do_not_hold(at: Person) -> None:
+    words = ("--method", "multichannel", "--limit", "80 Mbit/s")
+    for survey in ("none", "quick"):
+        said = await at.whimbrel("move", "db", "--to", "b", "--survey", survey, *words)
+        assert said.code == ExitCode.NO_PLAN, said.errors
+        assert "2 channels hold no limit below 12" in said.errors, said.errors
+    assert await at.places("db") == ["a"]
+
+
+def keeps(move: Beside, part: float) -> None:
+    """Assert that a move took its part of the link and no more, and that the flow had the rest."""
+    assert move.most() <= part + POINTS, move.events
+    assert move.own() >= TAKES * part
+    full = move.share_when_full()
+    assert full >= 1 - part - POINTS - STEPS, (part, full, move.most(), move.own())
 
 
 def foreseen_and_expected(move: Beside) -> None:
@@ -95,6 +128,7 @@ async def test_two_moves_that_begin_at_once_share_the_link_and_the_longer_one_th
     begin, end = max(db[0], mail[0]), min(db[1], mail[1])
     assert end - begin > 3, "they hardly met"
     for _, _, events in (db, mail):
-        assert abs(sent(events, begin, end) * HEADERS / LINK - 0.5) <= POINTS
+        # A QEMU that waits for a core sends less than it may, never more.
+        assert -POINTS - STEPS <= sent(events, begin, end) * HEADERS / LINK - 0.5 <= POINTS
     assert "no other move is left over 200 Mbit/s" in ended[0][1].decode()
     assert sent(db[2], end + COUNT_EVERY + 0.5, db[1]) * HEADERS / LINK >= 0.85

@@ -95,7 +95,7 @@ async def _request(
     journey: Journey, how: Decided, screen: MoveScreen, journal: Journal, held: AsyncExitStack
 ) -> Request:
     bound = await _bound(journey, how.tuning, screen)
-    leave = await _leave(journey, bound.limit, screen)
+    leave = await _leave(journey, bound.limit, how.tuning.channels, screen)
     budget = await _budget(journey, screen)
     tuning = how.tuning
     pacing = leave or (None if tuning.as_qemu_comes else bound)
@@ -176,7 +176,9 @@ def _own_limit(journey: Journey, tuning: Tuning) -> float | None:
     return wish_of(journey.asked, journey.session.config, *pair).bandwidth_limit
 
 
-async def _leave(journey: Journey, most: float | None, screen: MoveScreen) -> Leave | None:
+async def _leave(
+    journey: Journey, most: float | None, channels: int | None, screen: MoveScreen
+) -> Leave | None:
     if journey.asked.leave is None:
         return None
     return Leave(
@@ -185,6 +187,7 @@ async def _leave(journey: Journey, most: float | None, screen: MoveScreen) -> Le
         told=screen.limited,
         lost=screen.lost,
         most=most,
+        channels=channels,
     )
 
 

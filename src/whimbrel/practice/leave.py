@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from whimbrel.errors import CommandRefused, ConfigError, HostError, ProtocolError, WhimbrelError
-from whimbrel.model.migration import Decision, Observation
+from whimbrel.model.migration import Decision, Observation, SetBandwidthLimit
 from whimbrel.model.wording import listed
 from whimbrel.ports import Site
 from whimbrel.practice.attend import Afoot
 from whimbrel.theory.sharing import Counted, Sharing, Traffic
+from whimbrel.theory.windows import to_tell
 
 EVERY = 0.25
 """Seconds from one look at the counters to the next."""
@@ -134,6 +135,7 @@ class Leave:
         told: Hears each new limit with its reason.
         lost: Hears why the counters can no longer be followed; the last limit then stays.
         most: What the move may send in any case, bytes per second; None for no such limit.
+        channels: Number of multifd channels; None for a plain stream.
     """
 
     def __init__(
@@ -144,7 +146,9 @@ class Leave:
         told: Callable[[Decision], None],
         lost: Callable[[WhimbrelError], None],
         most: float | None = None,
+        channels: int | None = None,
     ) -> None:
+        self._channels = channels
         if not ends:
             raise ConfigError("No interface was named of which a share could be left.")
         self._ends = tuple(ends)
@@ -174,8 +178,12 @@ class Leave:
                 await self._apply(afoot, decision)
 
     async def _apply(self, afoot: Afoot, decision: Decision) -> None:
+        action = decision.action
+        if isinstance(action, SetBandwidthLimit) and action.rate is not None:
+            # What the hypervisor sends beyond a limit is taken off before it could be seen.
+            action = SetBandwidthLimit(to_tell(action.rate, self._channels))
         try:
-            await afoot.migration.apply(decision.action)
+            await afoot.migration.apply(action)
         except CommandRefused:
             return  # the move was quicker
         self._told(decision)

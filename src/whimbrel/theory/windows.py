@@ -17,8 +17,11 @@ BUFFERED_PAGES = 32
 """Pages that a plain stream gathers before it counts them: 64 pieces, of which each page takes two
 (MAX_IOV_SIZE in qemu-file.c; QEMU 10.0 was seen to send multiples of 131 kB in each window)."""
 
-AIM = 0.98
-"""Share of the limit that is aimed at."""
+AIM = 0.97
+"""Share of the limit that is aimed at: a second may begin so that eleven windows are sent in it."""
+
+AIM_OF_CHANNELS = 0.88
+"""Likewise with channels, whose packets are larger than what a plain stream sends at once."""
 
 STEP = 0.2
 """Seconds from one look at what was sent to the next."""
@@ -26,7 +29,7 @@ STEP = 0.2
 HORIZON = 1.0
 """Seconds within which what was sent too much is to be made up for."""
 
-CREDIT = 0.1
+CREDIT = 0.05
 """Seconds of the limit that may be made up for when less was sent."""
 
 LEAST_TOLD = 0.5
@@ -89,9 +92,11 @@ class Exact:
 
     def __init__(self, limit: float, channels: int | None = None) -> None:
         self._limit, self._channels = limit, channels
-        self._base = self.told = to_tell(limit, channels)
+        self._first = self._base = self.told = to_tell(limit, channels)
         self._floor = min(self.told, LEAST_TOLD * limit)
-        self._credit = max(CREDIT * limit, STEP * piece(channels) / WINDOW)
+        each = piece(channels) / WINDOW
+        self._aim = (AIM if channels is None else AIM_OF_CHANNELS) * limit
+        self._credit = max(CREDIT * limit, STEP * each * (2 if channels is None else 1))
         self._ahead = 0.0
         self._seen: tuple[float, int] | None = None
 
@@ -110,12 +115,15 @@ class Exact:
             return None
         self._seen = at, sent
         rate = (sent - before) / (at - began)
-        ahead = self._ahead + (rate - AIM * self._limit) * (at - began)
+        ahead = self._ahead + (rate - self._aim) * (at - began)
         self._ahead = max(-self._credit, ahead)
         low, high = EXACT
         if ahead <= -self._credit and low <= rate / self.told <= high:
             # It keeps to what it is told: nothing was to be taken off.
-            self._base = min(self._limit, self._base + piece(self._channels) / WINDOW / 2)
+            more = piece(self._channels) / WINDOW / 2
+            self._base = max(self._base, min(self._aim, self._base + more))
+        elif ahead > self._credit:
+            self._base = self._first
         wanted = self._wanted()
         if abs(wanted - self.told) <= BAND * self.told:
             return None

@@ -18,6 +18,7 @@ from whimbrel.model.migration import Decision, Observation, Phase, SetBandwidthL
 from whimbrel.practice import leave
 from whimbrel.practice.attend import Afoot, attended
 from whimbrel.practice.leave import End, Leave, counted_in, end_with, ends_between
+from whimbrel.theory.windows import to_tell
 
 RATE = 1e6
 INTERFACES = {
@@ -98,10 +99,9 @@ async def test_the_limit_leaves_the_share_from_the_first_moment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     migration, heard = await attend(Counting(), monkeypatch, 1)
-    [first] = migration.applied
-    assert isinstance(first, SetBandwidthLimit)
-    assert first.rate == pytest.approx(0.7 * RATE / 1.05)
-    assert [d.action for d in heard.decisions] == migration.applied
+    may = (1 - 0.3) * RATE / 1.05
+    assert migration.applied == [SetBandwidthLimit(to_tell(may))]
+    assert [d.action for d in heard.decisions] == [SetBandwidthLimit(may)]
     assert "30% of 8 Mbit/s stays for others" in heard.decisions[0].reason
 
 
