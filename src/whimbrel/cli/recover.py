@@ -235,8 +235,8 @@ async def insist(
         say: Hears of each case.
 
     Returns:
-        The repair that made it known where the guest runs, or the last one; None where there
-        was nothing to recover, or it could not be tried.
+        The repair that made it known where the guest runs, or that gave a post-copy up, or the
+        last one; None where there was nothing to recover, or it could not be tried.
     """
     until = time.monotonic() + within
     done: Repaired | None = None
@@ -246,7 +246,7 @@ async def insist(
         with suppress(HostError):
             found = await job.carry_out()
             done = found[0][1] if found else done
-            if not found or not _unfinished(found[0][1]):
+            if not found or not _unfinished(found[0][1]) or found[0][1].hopeless:
                 return done
         if time.monotonic() > until:
             return done

@@ -70,12 +70,14 @@ class Repaired:
         runs_on: Where the guest runs now; None where it runs nowhere, or that is not known.
         machine: The machine that holds it then.
         left: What could not be cleared away, a sentence each.
+        hopeless: Whether a post-copy was given up, which trying again soon will not change.
     """
 
     cases: tuple[Case, ...]
     runs_on: Side | None
     machine: Machine | None = None
     left: tuple[str, ...] = ()
+    hopeless: bool = False
 
     @property
     def last(self) -> Case:
@@ -119,6 +121,7 @@ class _Repairer:
     told: Callable[[Case], None]
     cases: list[Case] = field(default_factory=list)
     rounds: Counter[Repair] = field(default_factory=Counter)
+    hopeless: bool = False
 
     async def carry_out(self) -> Repaired:
         while True:
@@ -156,7 +159,8 @@ class _Repairer:
 
     def _ended(self, case: Case, sides: _Sides) -> Repaired:
         machine = {Side.SOURCE: sides.here, Side.DESTINATION: sides.there, None: None}
-        return Repaired(tuple(self.cases), case.runs_on, machine[case.runs_on])
+        there = machine[case.runs_on]
+        return Repaired(tuple(self.cases), case.runs_on, there, hopeless=self.hopeless)
 
     async def _do(self, what: Repair, sides: _Sides) -> None:
         ways: dict[Repair, Callable[[_Sides], Coroutine[Any, Any, None]]] = {
@@ -224,6 +228,7 @@ class _Repairer:
                 self.record.take(event)
                 mender.hear(event)
                 if mender.gave_up:
+                    self.hopeless = True
                     await mender.leave()
                     self.rounds[Repair.FOLLOW] = self.rounds[Repair.TAKE_UP] = ATTEMPTS
                     raise HostError(f"{mender.gave_up.rstrip('.')}.")

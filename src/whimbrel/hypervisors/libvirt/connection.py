@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -23,6 +22,7 @@ from whimbrel.hypervisors.libvirt.disk_calls import DiskCalls
 from whimbrel.hypervisors.libvirt.ears import Ears
 from whimbrel.hypervisors.libvirt.pool_calls import PoolCalls
 from whimbrel.hypervisors.libvirt.states import Happening, State, Versions
+from whimbrel.hypervisors.libvirt.threads import Threads
 
 try:
     import libvirt
@@ -38,9 +38,6 @@ T = TypeVar("T")
 
 ALIVE_EVERY, SILENT_AFTER = 1, 25
 """libvirt's keep-alive: seconds between questions, how many may go unanswered; see `_opened`."""
-
-_THREADS = 32
-"""Calls at once on one connection; a move holds one for as long as it takes."""
 
 _CLOSES_WITHIN = 5.0
 
@@ -72,7 +69,7 @@ class Connection(PoolCalls):
         self._handle = handle
         self._ears: list[Ears] = []
         self._listening = False
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix=f"libvirt-{name}")
+        self._threads = Threads(f"libvirt-{name}")
 
     @classmethod
     async def open(cls, name: str, uri: str) -> Self:
@@ -105,13 +102,12 @@ class Connection(PoolCalls):
         with suppress(HostError, TimeoutError):
             async with asyncio.timeout(_CLOSES_WITHIN):
                 await self.call(self._handle.close)
-        self._threads.shutdown(wait=False)
+        self._threads.close()
 
     async def call(self, work: Callable[..., T], *arguments: Any) -> T:
         """Return what one of libvirt's calls returns, made in a thread."""
-        loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._threads, work, *arguments)
+            return await self._threads.call(work, *arguments)
         except libvirt.libvirtError as error:
             if not await self.stands():  # libvirt has many words for that
                 raise HostUnreachable(f"libvirt on host {self.name} is gone: {error}") from error
@@ -121,9 +117,8 @@ class Connection(PoolCalls):
 
     async def stands(self) -> bool:
         """Tell whether the connection stands, as far as is known without asking there."""
-        loop = asyncio.get_running_loop()
         with suppress(libvirt.libvirtError, RuntimeError):
-            return bool(await loop.run_in_executor(self._threads, self._handle.isAlive))
+            return bool(await self._threads.call(self._handle.isAlive))
         return False
 
     async def versions(self) -> Versions:

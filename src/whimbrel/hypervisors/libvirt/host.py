@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Self
 
 from whimbrel.errors import CommandRefused, ConfigError, Unsupported
 from whimbrel.hypervisors.libvirt.connection import Connection
+from whimbrel.hypervisors.libvirt.departure import Departure
 from whimbrel.hypervisors.libvirt.domain_xml import (
     at_destination,
     described,
@@ -30,7 +31,7 @@ from whimbrel.hypervisors.libvirt.machine import (
     LibvirtMachine,
     LibvirtReception,
 )
-from whimbrel.hypervisors.libvirt.migration import Departure, LibvirtMigration
+from whimbrel.hypervisors.libvirt.migration import LibvirtMigration
 from whimbrel.hypervisors.libvirt.settings import Settings, settings_from
 from whimbrel.hypervisors.libvirt.states import State
 from whimbrel.hypervisors.libvirt.translate import (

@@ -12,6 +12,7 @@ from whimbrel.errors import CommandRefused, ConfigError, HostError, Unsupported
 from whimbrel.hypervisors.libvirt.connection import NoSuchDomain
 from whimbrel.hypervisors.libvirt.domain_xml import channel_paths
 from whimbrel.hypervisors.libvirt.inspect import LibvirtInspection
+from whimbrel.hypervisors.libvirt.resuming import require_resuming
 from whimbrel.hypervisors.libvirt.states import State
 from whimbrel.hypervisors.libvirt.storage import LibvirtStorage
 from whimbrel.hypervisors.libvirt.translate import under_way
@@ -33,6 +34,10 @@ RUNS_WITHIN = 30.0
 
 LEAVES_WITHIN = 30.0
 """Seconds for libvirt to end a source whose guest has gone."""
+
+SILENT_AT_MOST = 20.0
+"""Seconds that a far end may leave what QEMU has sent to it without an answer; TCP alone would try
+for a quarter of an hour. A link that is cut for 5 s is found again in time (RFC 6298)."""
 
 _PAUSES_WITHIN = 3.0
 _LOOK_AGAIN = 0.02
@@ -115,6 +120,16 @@ class LibvirtMachine:
             raise ConfigError(
                 f'VM {self.vm.name} has no channel "{name}"; it has {known}.'
             ) from None
+
+    async def limit_silence(self, port: int) -> None:
+        """Let its QEMU's connections to a port end when the far end is silent for too long.
+
+        Where no shell leads to its host, or libvirt chose the port (0), TCP goes on to try.
+        """
+        if self._site is not None and self._pid is not None and port:
+            with suppress(HostError):  # no right to do so, or gone
+                silence = {"port": port, "seconds": SILENT_AT_MOST}
+                await self._site.ask("limit_silence", pid=self._pid, **silence)
 
     def inspection(self) -> LibvirtInspection:
         """See `ports.Machine.inspection`."""
@@ -265,6 +280,7 @@ class LibvirtReception:
 
     async def listen_again(self) -> MigrationAddress:
         """See `ports.Reception.listen_again`; libvirt listens when the move is taken up."""
+        await require_resuming(self.connection)  # before a QEMU that may wait long for the network
         loop = asyncio.get_running_loop()
         until = loop.time() + _PAUSES_WITHIN
         while (state := await self.machine.state()) is State.RUNNING_IN_POSTCOPY:

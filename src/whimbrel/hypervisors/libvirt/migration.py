@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from whimbrel.errors import CommandRefused, HostError, HostUnreachable, Unsupported
@@ -50,8 +50,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
     from whimbrel.hypervisors.libvirt.connection import Domain
+    from whimbrel.hypervisors.libvirt.departure import Departure
     from whimbrel.hypervisors.libvirt.ears import Ears
-    from whimbrel.hypervisors.libvirt.machine import LibvirtMachine, LibvirtReception
+    from whimbrel.hypervisors.libvirt.machine import LibvirtMachine
     from whimbrel.model.inventory import MigrationAddress
 
 POLL_EVERY = 0.1
@@ -60,34 +61,9 @@ _RESUMES_WITHIN = 10.0
 _FIGURES_WITHIN = 3.0
 _ASK_AGAIN = 0.02
 _SAYS_SO_WITHIN = 2.0
+_RETURNS_WITHIN = 10.0
 
 _RETURNED = "returned"
-
-
-@dataclass(frozen=True)
-class Departure:
-    """libvirt's one call that moves a VM, and how to make it again.
-
-    Attributes:
-        domain: The VM.
-        reception: Where it goes.
-        flags: As libvirt names them.
-        parameters: Its typed parameters.
-    """
-
-    domain: Domain
-    reception: LibvirtReception
-    flags: frozenset[str]
-    parameters: Mapping[str, Any]
-
-    async def carry_out(self, *, again: bool = False) -> None:
-        """Move it; returns when libvirt has done all of it. `again`: take up a post-copy."""
-        flags = self.flags | ({"POSTCOPY_RESUME"} if again else set())
-        if self.reception.peer:
-            flags |= {"PEER2PEER"}
-            await self.domain.migrate_to(self.reception.peer, flags, self.parameters)
-        else:
-            await self.domain.migrate(self.reception.connection, flags, self.parameters)
 
 
 class LibvirtMigration:
@@ -105,11 +81,11 @@ class LibvirtMigration:
         self._heard, self._ears = heard, tuple(ears)
         self._call: asyncio.Future[None] | None = None
         self._phase = Phase.IDLE
-        self._called_back = self._left = self._hurried = False
+        self._called_back = self._left = self._hurried = self._limited = False
         self._reason = ""
         self._figures: Mapping[str, Any] = {}
         self._clock = asyncio.get_running_loop().time
-        self._began = self._moved_at = self._clock()
+        self._began = self._moved_at = self._lived_at = self._clock()
         self._next_poll = self._began + POLL_EVERY
         self._last = Observation(at=0.0, phase=Phase.IDLE)
 
@@ -314,10 +290,18 @@ class LibvirtMigration:
         return self._enter(Phase.CANCELLED if back else Phase.FAILED)
 
     async def _poll(self) -> Sequence[Event]:
+        if self._phase is Phase.PRECOPY and self._departure is not None and not self._limited:
+            self._limited = True  # all connections are made now
+            await self._machine.limit_silence(self._departure.reception.address.port)
         state = await self._domain.state()
         # A post-copy whose leader has lost one side goes on by itself.
         alone = self._call is None or bool(self._call.done() and self._call.exception())
-        if alone and not state.lives:
+        # Where the source dies amid a post-copy, libvirt's call may never return: it waits for the
+        # destination's QEMU, and that for the memory of its guest.
+        if state.lives:
+            self._lived_at = self._clock()
+        stuck = not self._left and self._clock() - self._lived_at > _RETURNS_WITHIN
+        if (alone or stuck) and not state.lives:
             return self._enter(self._gone())
         events: list[Event] = list(self._enter(STATES[state])) if state in STATES else []
         job: Mapping[str, Any] = {}

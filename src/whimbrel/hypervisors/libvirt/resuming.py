@@ -16,13 +16,19 @@ GOES_ON_WITHIN = 10.0
 """Seconds in which a post-copy that QEMU carries on by itself is seen to send something."""
 
 
+_BY_VIRSH = (
+    "As long as both sides live: virsh migrate --live --postcopy --postcopy-resume. Else the guest "
+    "is to be given up."
+)
+
+
 async def require_resuming(destination: Connection) -> None:
     """Raise `Unsupported` where the destination's libvirt would not survive it."""
     if (await destination.versions()).daemon in DIES_OF_RESUMING:
         raise Unsupported(
             f"libvirt 11.3 on host {destination.name} dies when it is asked to take up a "
             "post-copy again.",
-            "Let that host have a newer libvirt before the next post-copy.",
+            f"Let that host have one newer than 11.3, which costs no guest. {_BY_VIRSH}",
         )
 
 
@@ -39,6 +45,5 @@ def nobody_leads(silent: float) -> HostError:
         return CommandRefused("libvirt has nobody to lead the post-copy; QEMU may still go on.")
     return Unsupported(
         "libvirt takes up a post-copy only for whoever began it.",
-        "virsh of a libvirt newer than 11.3 can, as long as both sides live: virsh migrate --live "
-        "--postcopy --postcopy-resume. Else the guest is to be given up.",
+        f"virsh of a libvirt newer than 11.3 can. {_BY_VIRSH}",
     )

@@ -1,13 +1,16 @@
 """When a guest that stands at its destination is believed to have been given away."""
 
 import asyncio
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from whimbrel.errors import HostUnreachable
 from whimbrel.hypervisors.libvirt import migration as module
-from whimbrel.hypervisors.libvirt.migration import Departure, LibvirtMigration
+from whimbrel.hypervisors.libvirt.departure import Departure
+from whimbrel.hypervisors.libvirt.migration import LibvirtMigration
 from whimbrel.hypervisors.libvirt.states import Happening, State
 from whimbrel.model.migration import Phase, PhaseChange, Side
 
@@ -49,3 +52,39 @@ async def test_a_guest_that_still_runs_at_the_source_is_not_let_go_on_there(
 ) -> None:
     monkeypatch.setattr(module, "_SAYS_SO_WITHIN", 0.05)
     assert await phases(Says(State.RUNNING), State.PAUSED) == []
+
+
+async def dying(happened: Sequence[str], within: float, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Look at a move, first of a source that lives and then of one that does not; its call hangs.
+
+    Returns what the second look gave.
+    """
+    monkeypatch.setattr(module, "_RETURNS_WITHIN", within)
+    source = Says(State.POSTCOPY, State.OFF)
+    source.job = no_job  # type: ignore[attr-defined] # asked of one that lives
+    machine = SimpleNamespace(last=Phase.IDLE)
+    departure = SimpleNamespace(flags=frozenset())
+    migration = LibvirtMigration(*cast("Any", (machine, source, asyncio.Queue(), (), departure)))
+    migration._call = asyncio.get_running_loop().create_future()
+    await migration._poll()
+    for kind in happened:
+        await migration._take(Happening(kind))
+    return await migration._poll()
+
+
+async def no_job() -> dict[str, Any]:
+    return {}
+
+
+async def test_a_call_that_never_returns_is_not_waited_for_when_the_source_is_dead(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(HostUnreachable, match="nobody saw it arrive"):
+        await dying([], -1.0, monkeypatch)
+
+
+@pytest.mark.parametrize(("happened", "within"), [(["left"], -1.0), ([], 60.0)])
+async def test_a_source_whose_guest_has_left_or_that_just_ended_is_given_its_call(
+    monkeypatch: pytest.MonkeyPatch, happened: list[str], within: float
+) -> None:
+    assert await dying(happened, within, monkeypatch) == []

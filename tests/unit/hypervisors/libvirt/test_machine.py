@@ -8,9 +8,14 @@ import pytest
 
 from whimbrel.errors import CommandRefused
 from whimbrel.hypervisors.libvirt.connection import Busy
+from whimbrel.hypervisors.libvirt.departure import Departure
 from whimbrel.hypervisors.libvirt.inspect import stretches
-from whimbrel.hypervisors.libvirt.machine import LibvirtMachine, LibvirtReception
-from whimbrel.hypervisors.libvirt.migration import Departure, LibvirtMigration
+from whimbrel.hypervisors.libvirt.machine import (
+    SILENT_AT_MOST,
+    LibvirtMachine,
+    LibvirtReception,
+)
+from whimbrel.hypervisors.libvirt.migration import LibvirtMigration
 from whimbrel.hypervisors.libvirt.states import State
 from whimbrel.model.inventory import MigrationAddress, Vm
 from whimbrel.model.method import Tuning
@@ -19,6 +24,7 @@ from whimbrel.model.units import MIB, PAGE
 
 if TYPE_CHECKING:
     from whimbrel.hypervisors.libvirt.connection import Connection, Domain
+    from whimbrel.ports import Site
 
 
 @dataclass
@@ -102,6 +108,49 @@ async def test_a_move_that_libvirt_never_began_ends_nothing_at_the_destination()
     assert isinstance(last, PhaseChange)
     assert last.phase is Phase.FAILED
     await there.stop()
+
+
+class Asked:
+    """A way onto a host, which knows the VM's process."""
+
+    def __init__(self) -> None:
+        self.limits: list[dict[str, Any]] = []
+
+    async def ask(self, question: str, **words: Any) -> Any:
+        if question == "libvirt_pid":
+            return 4711
+        assert question == "limit_silence"
+        self.limits.append(words)
+        raise CommandRefused("no right to do so")
+
+
+class Named(Told):
+    """A VM whose process can be asked for."""
+
+    name = id = "web"
+
+
+async def limits_of(site: Asked | None, port: int) -> None:
+    domain = Named(State.RUNNING)
+    machine = LibvirtMachine(
+        Vm("web", MIB), cast("Connection", None), cast("Domain", domain), cast("Site", site)
+    )
+    await machine.attach("/run/")
+    await machine.limit_silence(port)
+
+
+async def test_a_far_end_may_not_be_silent_for_as_long_as_tcp_tries() -> None:
+    site = Asked()
+    await limits_of(site, 49152)
+    assert site.limits == [{"pid": 4711, "port": 49152, "seconds": SILENT_AT_MOST}]
+
+
+@pytest.mark.parametrize(("site", "port"), [(None, 49152), (Asked(), 0)])
+async def test_connections_that_are_not_known_stay_as_they_are(
+    site: Asked | None, port: int
+) -> None:
+    await limits_of(site, port)
+    assert site is None or site.limits == []
 
 
 def test_neighbouring_pages_are_read_at_once() -> None:

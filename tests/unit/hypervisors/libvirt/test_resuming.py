@@ -1,11 +1,18 @@
 """What is said of a libvirt that cannot go on by itself, and what a person does then."""
 
+from typing import Any, cast
+
 import pytest
 
 from whimbrel.errors import CommandRefused, HostUnreachable, Unsupported
 from whimbrel.hypervisors.libvirt import LibvirtHost
 from whimbrel.hypervisors.libvirt.connection import Connection
+from whimbrel.hypervisors.libvirt.machine import LibvirtMachine, LibvirtReception
 from whimbrel.hypervisors.libvirt.resuming import GOES_ON_WITHIN, nobody_leads
+from whimbrel.hypervisors.libvirt.states import Versions
+from whimbrel.model.inventory import MigrationAddress, Vm
+from whimbrel.model.method import Tuning
+from whimbrel.model.units import MIB
 
 libvirt = pytest.importorskip("libvirt")
 
@@ -36,6 +43,35 @@ async def test_whatever_fails_on_a_connection_that_is_lost_is_no_refusal(
 def test_a_post_copy_without_a_leader_is_given_up_only_when_nothing_of_it_is_sent() -> None:
     assert isinstance(nobody_leads(GOES_ON_WITHIN / 2), CommandRefused)
     assert isinstance(nobody_leads(GOES_ON_WITHIN * 2), Unsupported)
+
+
+class Daemon:
+    """A libvirt of a version, on which nothing can be asked of a VM."""
+
+    name = "b"
+
+    def __init__(self, version: int) -> None:
+        self._version = version
+
+    async def versions(self) -> Versions:
+        return Versions(self._version, self._version, 10000002)
+
+    async def domain(self, name: str) -> Any:
+        raise CommandRefused(f"{name} is asked for")
+
+
+@pytest.mark.parametrize(
+    ("version", "error"), [(11003000, Unsupported), (11004000, CommandRefused)]
+)
+async def test_a_libvirt_that_would_die_of_it_is_not_waited_for(
+    version: int, error: type[Exception]
+) -> None:
+    """Its QEMU notices a link that is cut for good after a quarter of an hour only."""
+    connection = cast("Connection", Daemon(version))
+    machine = LibvirtMachine(Vm("web", MIB), connection, None, None)
+    reception = LibvirtReception(machine, connection, MigrationAddress("10.0.0.2"), Tuning())
+    with pytest.raises(error):
+        await reception.listen_again()
 
 
 def test_what_a_person_does_with_a_vm_of_libvirts_can_be_copied_as_it_is() -> None:
