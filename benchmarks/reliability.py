@@ -14,6 +14,7 @@ made from those.
 
 import argparse
 import json
+import re
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -34,6 +35,7 @@ from libvirtd import fault_matrix  # noqa: E402
 from whimbrel.cli.running import run  # noqa: E402
 
 PAGE = ROOT / "docs" / "reliability.md"
+_OWN = re.compile(r"/tmp/\w+-\w+")  # noqa: S108 - a cell's folder, only looked for
 COMMAND = "sudo .venv/bin/python benchmarks/reliability.py"
 
 
@@ -123,6 +125,7 @@ async def main(matrix: Matrix, only: str, *, missing: bool, write: bool) -> int:
         row = await matrix.run_cell(phase, fault)
         row.date = time.strftime("%Y-%m-%d", time.gmtime())
         row.version = version("whimbrel")
+        row.said, row.last = (_OWN.sub("/FOLDER", words) for words in (row.said, row.last))
         failed += bool(row.failures)
         print(f"{phase} / {fault}: {cell_text(row)} ({row.seconds:.0f} s)", flush=True)
         for failure in row.failures:
