@@ -26,6 +26,7 @@ import pytest
 from far.control import WIRE, control_address, control_network, switch
 from whimbrel.lab.hosts import LabHost, two_hosts
 from whimbrel.lab.namespaces import inhabitants
+from whimbrel.lab.sshd import sshd_config
 from whimbrel.model.inventory import Host, MigrationLink
 
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
@@ -194,33 +195,11 @@ def write_keys(own: Path, address: str) -> None:
     _private(own / "authorized_keys", client.export_public_key())
     known = f"[{address}]:{PORT} ".encode() + server.export_public_key()
     _private(own / "known_hosts", known)
-    _private(own / "sshd_config", _config(own, address).encode())
+    config = sshd_config(f"{address}:{PORT}", own / "host_key", own / "authorized_keys")
+    _private(own / "sshd_config", config.encode())
     Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # Debian's sshd starts only with it
 
 
 def _private(path: Path, content: bytes) -> None:
     path.touch(mode=0o600)
     path.write_bytes(content)
-
-
-def _config(own: Path, address: str) -> str:
-    # SHLVL keeps bash from reading .bashrc (run_startup_files): whatever stands there is not the
-    # test's, may be slow, and is killed with the namespace amid its work.
-    return f"""\
-ListenAddress {address}:{PORT}
-HostKey {own}/host_key
-AuthorizedKeysFile {own}/authorized_keys
-PidFile none
-StrictModes no
-UsePAM no
-PermitRootLogin prohibit-password
-PasswordAuthentication no
-KbdInteractiveAuthentication no
-AllowStreamLocalForwarding yes
-PrintMotd no
-MaxSessions 1000
-MaxStartups 1000
-LoginGraceTime 60
-LogLevel INFO
-SetEnv SHLVL=2
-"""

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from nested import rdma
-from nested.hosts import nested_hosts
 from nested.person import Person, person
 from whimbrel.errors import CommandRefused, ExitCode
 from whimbrel.hypervisors.qemu import ResidentHost, hypervisor
+from whimbrel.lab.nested import rdma
+from whimbrel.lab.nested.hosts import nested_hosts
 from whimbrel.model.inventory import MigrationAddress, Vm
 from whimbrel.model.method import Postcopy, Transport, Tuning
 from whimbrel.model.scenario import Load
@@ -145,7 +145,7 @@ async def test_what_rdma_cannot_have_beside_it_is_refused_before_anything_is_beg
             "several channels and compression",
             "compressed",
         ),
-        ({"xbzrle_cache": 64 * MIB}, "XBZRLE", "xbzrle"),
+        ({"xbzrle_cache": 64 * MIB}, "differences of pages (XBZRLE)", "xbzrle"),
         ({"postcopy": Postcopy.IF_STALLED.value}, "post-copy", "postcopy"),
         ({"multipath": True}, "several NICs (MPTCP)", "multinic"),
     ],
@@ -165,7 +165,7 @@ async def test_a_plan_that_asks_for_it_is_refused_before_anything_is_begun(
 @pytest.mark.parametrize(
     ("asked", "why"),
     [
-        (Tuning(transport=Transport.RDMA, channels=2), "RDMA and multifd"),
+        (Tuning(transport=Transport.RDMA, channels=2), "multi-channel URIs|RDMA and multifd"),
         (Tuning(transport=Transport.RDMA, xbzrle_cache=64 * MIB), "RDMA and XBZRLE"),
     ],
     ids=["channels", "xbzrle"],

@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from nested.hosts import nested_hosts
 from nested.person import PATIENCE, TOO_SLOW, Person, person
 from nested.shares import LOCAL, NFS, SERVED, SERVER, SMB, local_disk, mount, sent_by_smb, serve
 from whimbrel.errors import ExitCode
+from whimbrel.lab.nested.hosts import nested_hosts
 from whimbrel.lab.redline import Redline
 from whimbrel.model.scenario import Load
 from whimbrel.model.units import MIB

@@ -1,7 +1,8 @@
 """Moves over a team of NICs, by the real command on nested hosts; run by ./run test-nested.
 
 A bond gives each connection to one NIC. One stream gets the rate of one, several get more: each
-wire is shaped to what the emulated cores carry several times, so that the wires decide.
+wire is shaped to what the emulated cores carry several times, so that the wires decide. How many
+times faster that is stands in the output (pytest -s) and is not judged: others may use the cores.
 """
 
 import sys
@@ -10,9 +11,9 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from nested import team
-from nested.hosts import nested_hosts
 from nested.person import Person, person
+from whimbrel.lab.nested import team
+from whimbrel.lab.nested.hosts import nested_hosts
 from whimbrel.model.scenario import Load, Pattern
 from whimbrel.model.units import MIB
 
@@ -45,7 +46,9 @@ async def test_both_ends_agree_by_lacp_on_one_aggregate_of_both_wires(at: Person
     assert b.partner != a.partner
 
 
-async def test_over_lacp_several_channels_are_faster_than_one_stream(at: Person) -> None:
+async def test_over_lacp_several_channels_use_both_nics_and_one_stream_keeps_to_one(
+    at: Person,
+) -> None:
     one, alone = await moved(at, "a", "b", "--method", "tcp")
     several, spread = await moved(at, "b", "a", *SEVERAL)
     assert max(alone) > 0.9 * sum(alone)
@@ -53,7 +56,6 @@ async def test_over_lacp_several_channels_are_faster_than_one_stream(at: Person)
     assert await at.intact("db", on="a") == FILL // 4096
     said = f"one stream {one:.1f} s, eight channels {several:.1f} s: {one / several:.2f} times"
     sys.stdout.write(f"\nOver a team of two NICs (802.3ad), emulated: {said}\n")
-    assert one / several > 1.3
 
 
 async def test_over_a_team_that_only_hashes_several_channels_use_both_nics(at: Person) -> None:

@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from far.person import Said
-from nested.hosts import NestedHost
 from nested.patient import sitecustomize as _  # noqa: F401 - more patience, for this process
 from whimbrel.errors import ExitCode
 from whimbrel.lab.image import APPEND, BEAT_PORT, CONTROL_PORT, Image, build_image
 from whimbrel.lab.kernel import find_kernel
+from whimbrel.lab.nested.hosts import NestedHost
 from whimbrel.lab.redline import Redline
 from whimbrel.model.inventory import Host
 from whimbrel.model.scenario import Load

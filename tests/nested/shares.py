@@ -9,7 +9,7 @@ the same name, by which mounts are compared. What is served lies in the server's
 
 import re
 
-from nested.hosts import NestedHost
+from whimbrel.lab.nested.hosts import NestedHost
 
 SERVER = "store"
 SMB, NFS, LOCAL = "/srv/smb", "/srv/nfs", "/srv/local"

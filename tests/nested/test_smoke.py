@@ -2,9 +2,9 @@
 
 import pytest
 
-from nested import rdma
-from nested.hosts import NestedHost, nested_hosts
 from whimbrel.hypervisors.qemu import ResidentHost
+from whimbrel.lab.nested import rdma
+from whimbrel.lab.nested.hosts import NestedHost, nested_hosts
 from whimbrel.model.inventory import Capability
 from whimbrel.sites.connect import connect
 

@@ -26,6 +26,7 @@ from pathlib import Path
 from whimbrel.errors import LabError
 from whimbrel.lab.nested.kernel import FILES, Boot, boot_files, full_kernel, program
 from whimbrel.lab.owner import Owner
+from whimbrel.lab.sshd import sshd_config
 from whimbrel.model.inventory import Host, MigrationLink
 from whimbrel.model.units import MIB
 from whimbrel.ports import Finished
@@ -294,7 +295,9 @@ def _described(
     _private(folder / f"{name}.authorized", trusted)
     known = f"[127.0.0.1]:{port} ".encode() + seen
     _private(folder / f"{name}.known", known)
-    _private(folder / f"{name}.sshd", _sshd(folder, name).encode())
+    keys = folder / f"{name}.host_key", folder / f"{name}.authorized"
+    config = sshd_config("10.0.2.15:22", *keys, pid_file="/run/sshd.pid")
+    _private(folder / f"{name}.sshd", config.encode())
     told = {
         "machine_id": uuid.uuid4().hex,
         "modules": str(boot.kernel.modules),
@@ -352,25 +355,3 @@ def _free_port() -> int:
 def _private(path: Path, content: bytes) -> None:
     path.touch(mode=0o600)
     path.write_bytes(content)
-
-
-def _sshd(folder: Path, name: str) -> str:
-    # SHLVL keeps bash from reading .bashrc (run_startup_files), whatever stands there.
-    return f"""\
-ListenAddress 10.0.2.15:22
-HostKey {folder}/{name}.host_key
-AuthorizedKeysFile {folder}/{name}.authorized
-PidFile /run/sshd.pid
-StrictModes no
-UsePAM no
-PermitRootLogin prohibit-password
-PasswordAuthentication no
-KbdInteractiveAuthentication no
-AllowStreamLocalForwarding yes
-PrintMotd no
-UseDNS no
-MaxSessions 1000
-MaxStartups 1000
-LoginGraceTime 120
-SetEnv SHLVL=2
-"""
