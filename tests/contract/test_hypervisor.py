@@ -244,9 +244,8 @@ async def test_a_post_copy_that_lost_its_connection_is_taken_up_again(pair: Harn
                 await migration.apply(SetBandwidthLimit(None))
         if isinstance(event, PhaseChange) and event.phase is Phase.POSTCOPY_PAUSED:
             assert (await machine.standing()).phase is Phase.POSTCOPY_PAUSED
-            address = await reception.listen_again()
             try:
-                await migration.resume(address)
+                await migration.resume(await reception.listen_again())
             except Unsupported as error:
                 assert pair.may_lack
                 pytest.skip(error.what)

@@ -144,7 +144,7 @@ class Reception(Protocol):
         """Let go of a dead connection of post-copy, and wait for it to be taken up again.
 
         Returns where. `CommandRefused` when no post-copy has lost its connection;
-        `MachineEnded` when the destination has, for good.
+        `MachineEnded` when the destination has, for good; `Unsupported` where its host cannot.
         """
 
 

@@ -280,13 +280,15 @@ class LibvirtReception:
 
     async def listen_again(self) -> MigrationAddress:
         """See `ports.Reception.listen_again`; libvirt listens when the move is taken up."""
-        await require_resuming(self.connection)  # before a QEMU that may wait long for the network
         loop = asyncio.get_running_loop()
         until = loop.time() + _PAUSES_WITHIN
         while (state := await self.machine.state()) is State.RUNNING_IN_POSTCOPY:
+            await require_resuming(self.connection)  # QEMU may notice a link that is cut very late
             if loop.time() > until:
                 break
             await asyncio.sleep(_LOOK_AGAIN)
-        if state is not State.RUNNING_IN_LOST_POSTCOPY:
+        if state is State.RUNNING_IN_LOST_POSTCOPY:
+            await require_resuming(self.connection)
+        else:
             raise CommandRefused(f"No post-copy has lost its connection: the guest is {state}.")
         return self.address

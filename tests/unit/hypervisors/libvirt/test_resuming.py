@@ -9,7 +9,7 @@ from whimbrel.hypervisors.libvirt import LibvirtHost
 from whimbrel.hypervisors.libvirt.connection import Connection
 from whimbrel.hypervisors.libvirt.machine import LibvirtMachine, LibvirtReception
 from whimbrel.hypervisors.libvirt.resuming import GOES_ON_WITHIN, nobody_leads
-from whimbrel.hypervisors.libvirt.states import Versions
+from whimbrel.hypervisors.libvirt.states import State, Versions
 from whimbrel.model.inventory import MigrationAddress, Vm
 from whimbrel.model.method import Tuning
 from whimbrel.model.units import MIB
@@ -46,32 +46,42 @@ def test_a_post_copy_without_a_leader_is_given_up_only_when_nothing_of_it_is_sen
 
 
 class Daemon:
-    """A libvirt of a version, on which nothing can be asked of a VM."""
+    """A libvirt of a version, with a VM in a state; of which post-copy is not over."""
 
-    name = "b"
+    name, id = "b", "web"
 
-    def __init__(self, version: int) -> None:
-        self._version = version
+    def __init__(self, version: int, state: State) -> None:
+        self._version, self._state = version, state
 
     async def versions(self) -> Versions:
         return Versions(self._version, self._version, 10000002)
 
-    async def domain(self, name: str) -> Any:
-        raise CommandRefused(f"{name} is asked for")
+    async def domain(self, _: str) -> Any:
+        return self
+
+    async def state(self) -> State:
+        return self._state
 
 
-@pytest.mark.parametrize(
-    ("version", "error"), [(11003000, Unsupported), (11004000, CommandRefused)]
-)
-async def test_a_libvirt_that_would_die_of_it_is_not_waited_for(
-    version: int, error: type[Exception]
-) -> None:
-    """Its QEMU notices a link that is cut for good after a quarter of an hour only."""
-    connection = cast("Connection", Daemon(version))
+async def listens_again(version: int, state: State) -> MigrationAddress:
+    connection = cast("Connection", Daemon(version, state))
     machine = LibvirtMachine(Vm("web", MIB), connection, None, None)
-    reception = LibvirtReception(machine, connection, MigrationAddress("10.0.0.2"), Tuning())
-    with pytest.raises(error):
-        await reception.listen_again()
+    address = MigrationAddress("10.0.0.2")
+    return await LibvirtReception(machine, connection, address, Tuning()).listen_again()
+
+
+@pytest.mark.parametrize("state", [State.RUNNING_IN_POSTCOPY, State.RUNNING_IN_LOST_POSTCOPY])
+async def test_a_libvirt_that_would_die_of_it_is_not_waited_for(state: State) -> None:
+    """Its QEMU notices a link that is cut for good after a quarter of an hour only."""
+    with pytest.raises(Unsupported, match="dies when it is asked"):
+        await listens_again(11003000, state)
+
+
+async def test_what_has_not_lost_its_connection_is_not_taken_up() -> None:
+    with pytest.raises(CommandRefused, match="No post-copy has lost"):
+        await listens_again(11003000, State.RUNNING)
+    address = await listens_again(11004000, State.RUNNING_IN_LOST_POSTCOPY)
+    assert address.host == "10.0.0.2"
 
 
 def test_what_a_person_does_with_a_vm_of_libvirts_can_be_copied_as_it_is() -> None:
