@@ -116,7 +116,7 @@ async def shares_with_another_move(at: Person) -> None:
 
 async def test_two_moves_that_begin_at_once_share_the_link_and_the_longer_one_then_has_it() -> None:
     async with somebody() as at:
-        await at.up("mail", memory=192 * MIB, load=Load(fill=64 * MIB, pattern=Pattern.RANDOM))
+        await at.up("mail", memory=192 * MIB, load=Load(fill=48 * MIB, pattern=Pattern.RANDOM))
         words = ("--to", "b", *ALONE, "--survey", "none")
         started = [await at.started("move", vm, *words) for vm in ("db", "mail")]
         async with asyncio.timeout(120):
