@@ -5,11 +5,12 @@
                                                               or both: "first pass / port taken"
     sudo .venv/bin/python benchmarks/reliability.py --write               and docs/reliability.md
     sudo .venv/bin/python benchmarks/reliability.py --libvirt             on two real libvirtd
+    sudo .venv/bin/python benchmarks/reliability.py --peer                and libvirt leads moves
     sudo .venv/bin/python benchmarks/reliability.py --missing --write     what was not kept yet
 
-Exits with 1 where a cell does not hold. What was measured is kept in docs/reliability.json and
-docs/reliability-libvirt.json, so that phases can be measured one after the other; the page is
-made from those.
+Exits with 1 where a cell does not hold. What was measured is kept in docs/reliability.json, and
+reliability-libvirt.json and reliability-peer.json beside it, so that phases can be measured one
+after the other; the page is made from those.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -107,6 +109,14 @@ LIBVIRT = Matrix(
     faults=fault_matrix.Fault,
     run_cell=fault_matrix.run_cell,
 )
+PEER = Matrix(
+    name="peer",
+    kept=ROOT / "docs" / "reliability-peer.json",
+    command=f"{COMMAND} --peer --write",
+    phases=fault_matrix.Phase,
+    faults=fault_matrix.Fault,
+    run_cell=partial(fault_matrix.run_cell, peer=True),
+)
 
 
 async def main(matrix: Matrix, only: str, *, missing: bool, write: bool) -> int:
@@ -141,10 +151,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", metavar="PHASE|FAULT")
     parser.add_argument("--libvirt", action="store_true")
+    parser.add_argument("--peer", action="store_true")
     parser.add_argument("--missing", action="store_true")
     parser.add_argument("--write", action="store_true")
     asked = parser.parse_args()
-    chosen = LIBVIRT if asked.libvirt else PLAIN
+    chosen = PEER if asked.peer else LIBVIRT if asked.libvirt else PLAIN
     if not chosen.cells(asked.only):
         names = ", ".join((*chosen.phases, *chosen.faults))
         parser.error(f"--only {asked.only}: there is {names}, and PHASE / FAULT")

@@ -192,14 +192,14 @@ async def _met(stage: LibvirtStage, phase: Phase) -> None:
             await _frozen(stage, has_arrived)
 
 
-async def run_cell(phase: Phase, fault: Fault) -> Row:
-    """Run one cell."""
+async def run_cell(phase: Phase, fault: Fault, *, peer: bool = False) -> Row:
+    """Run one cell; `peer`: the source's libvirt leads the move."""
     expected, row = EXPECTED[fault][phase], Row(phase, fault)
     if isinstance(expected, NotApplicable):
         row.reason = expected.reason
         return row
     for attempt in range(TRIES):
-        async with libvirt_stage() as play:
+        async with libvirt_stage(peer=peer) as play:
             try:
                 await _met(play, phase)
             except Missed as error:

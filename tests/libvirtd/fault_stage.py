@@ -125,13 +125,18 @@ class LibvirtStage(UnderWay):
 
 
 @asynccontextmanager
-async def libvirt_stage() -> AsyncIterator[LibvirtStage]:
-    """Hold two libvirt hosts and a guest whose memory is written all the time."""
+async def libvirt_stage(*, peer: bool = False) -> AsyncIterator[LibvirtStage]:
+    """Hold two libvirt hosts and a guest whose memory is written all the time.
+
+    Args:
+        peer: The source's libvirt leads the move, over a connection of its own.
+    """
     async with two_libvirts(FAST, count=2) as libvirts:
         folder = libvirts.folder / "at"
         folder.mkdir()
         async with person(libvirts, folder) as at:
             at.environment["COLUMNS"] = _WIDE
+            at.write(peer=peer)
             _over_the_second_link(at)
             journals = folder / "state" / "whimbrel" / "journals"
             play = LibvirtStage(at, journals=journals)

@@ -18,9 +18,12 @@ CELLS = [
 @needs_libvirt
 @pytest.mark.skipif(SSHD is None, reason="libvirt+ssh needs an sshd")
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("peer", [False, True], ids=["led-by-whimbrel", "led-by-libvirt"])
 @pytest.mark.parametrize(("phase", "fault"), CELLS)
-async def test_a_fault_loses_no_guest_that_physics_spares(phase: Phase, fault: Fault) -> None:
-    row = await run_cell(phase, fault)
+async def test_a_fault_loses_no_guest_that_physics_spares(
+    phase: Phase, fault: Fault, *, peer: bool
+) -> None:
+    row = await run_cell(phase, fault, peer=peer)
     assert not row.failures, f"{row.failures}; said: {row.said}"
 
 

@@ -116,6 +116,8 @@ class StreamKind(StrEnum):
     PLAIN = "plain"
     CHANNELS = "channels"
     COMPRESSED = "compressed"
+    ENCRYPTED = "encrypted"
+    ENCRYPTED_CHANNELS = "encrypted-channels"
 
 
 class Postcopy(StrEnum):
@@ -181,8 +183,10 @@ class Tuning:
     def stream(self) -> StreamKind:
         """Which kind of stream it is."""
         if self.channels is None:
-            return StreamKind.PLAIN
-        return StreamKind.COMPRESSED if self.compression else StreamKind.CHANNELS
+            return StreamKind.ENCRYPTED if self.encrypted else StreamKind.PLAIN
+        if self.compression:  # the cipher has less to do, and the codec takes longer
+            return StreamKind.COMPRESSED
+        return StreamKind.ENCRYPTED_CHANNELS if self.encrypted else StreamKind.CHANNELS
 
     @property
     def needs(self) -> frozenset[Capability]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from whimbrel.model.memory import CipherCost, HostProfile, Survey
-from whimbrel.model.method import Compression, StreamKind, Transport, Tuning
+from whimbrel.model.method import Compression, Transport, Tuning
 from whimbrel.model.units import PAGE
 from whimbrel.theory.arrays import Floats, Ints
 from whimbrel.theory.draws import Draws
@@ -255,7 +255,7 @@ def _plain(survey: Survey, tuning: Tuning, draws: Draws) -> Costs:
     size = min(DIFFERENCE_HEADER + delta, whole)
     filled = size / LONGEST_RECORD  # short pieces are gathered before TLS sees them
     encode = here.difference_seconds + _cipher(here.encrypting, tuning, size, filled)
-    pace = survey.pace.get(StreamKind.PLAIN, 1.0)
+    pace = survey.pace.get(tuning.stream, 1.0)
 
     def page(placing: Floats) -> PageCost:
         both = _together(survey, source + placing)

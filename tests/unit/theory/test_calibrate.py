@@ -90,6 +90,15 @@ def test_a_kind_of_stream_that_never_moved_is_believed_to_be_like_the_others() -
     assert learn(*[several] * MOVES).pace[StreamKind.COMPRESSED] == pytest.approx(1.5, rel=0.05)
 
 
+def test_what_encryption_costs_besides_is_learnt_from_encrypted_moves_alone() -> None:
+    fast = replace(SURVEY, link=replace(SURVEY.link, goodput={1: 1e11, 2: 1e11}))
+    slow = replace(fast, pace={StreamKind.ENCRYPTED_CHANNELS: 1.5})
+    secret = moved(method=Method.ENCRYPTED, survey=fast, truth=slow)
+    found = learn(*[secret, moved(method=Method.MULTICHANNEL, survey=fast)] * MOVES)
+    assert found.pace[StreamKind.ENCRYPTED_CHANNELS] == pytest.approx(1.5, rel=0.05)
+    assert found.pace[StreamKind.CHANNELS] == pytest.approx(1.0, rel=0.05)
+
+
 def test_one_correction_makes_the_next_prediction_right() -> None:
     slow = truth(link=0.8, load=0.04)
     method = Method.POSTCOPY

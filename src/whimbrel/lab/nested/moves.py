@@ -145,7 +145,7 @@ async def nested_move(
     check, problem = await checked(after, audience)
     record = stage.beats.record()
     gap = gap_across_switchover(record, guest.label, watching.label)
-    seen = _Seen(began, ended, carried, samples, record, gap)
+    seen = _Seen((here.name, there.name), began, ended, carried, samples, record, gap)
     run = _run(planned, moved.outcome, seen)
     run = replace(run, guest=check, source=here.name)
     if said is not None:
@@ -173,6 +173,7 @@ class _Seen:
     """What was counted while a guest moved.
 
     Attributes:
+        hosts: From where to where.
         began: When the move was asked for, on the monotonic clock.
         ended: When it was over.
         carried: Bytes that each of the source's wires has sent.
@@ -182,6 +183,7 @@ class _Seen:
             where either was not heard.
     """
 
+    hosts: tuple[str, str]
     began: float
     ended: float
     carried: Mapping[str, int]
@@ -262,6 +264,8 @@ def _run(planned: Planned, outcome: Outcome, seen: _Seen) -> Run:
         qemu_bytes=outcome.hypervisor_bytes,
         passes=outcome.pass_count,
         throttle_max=outcome.throttle_max,
+        source_cpu_seconds=_used(seen.samples, seen.hosts[0]),
+        destination_cpu_seconds=_used(seen.samples, seen.hosts[1], from_birth=True),
     )
     return Run(
         method=planned.method,
@@ -280,6 +284,12 @@ def _run(planned: Planned, outcome: Outcome, seen: _Seen) -> Run:
 
 def _difference(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
     return {name: after[name] - sent for name, sent in before.items() if name in after}
+
+
+def _used(samples: Sequence[Sample], host: str, *, from_birth: bool = False) -> float | None:
+    """Return the CPU seconds that the guest's QEMU on a host has used; None: it was not seen."""
+    used = [each.processes[host].cpu.total for each in samples if host in each.processes]
+    return used[-1] - (0.0 if from_birth else used[0]) if used else None
 
 
 def _spread(carried: Mapping[str, int]) -> str:
