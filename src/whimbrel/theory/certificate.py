@@ -240,6 +240,8 @@ def _postcopy(ladder: _Ladder, tuning: Tuning, hindrance: str) -> None:
     if tuning.postcopy in _LAST_RESORT:
         tuning = replace(tuning, postcopy=Postcopy.IF_STALLED)
         at = _latest_switch(most, wish, ladder.at)
+    if not _judged(most.postcopy_total(at), most.postcopy_downtime(at), wish)[0]:
+        at = max(at, ladder.at)  # for no guarantee's sake is a sound move hurried
     total, downtime = most.postcopy_total(at), most.postcopy_downtime(at)
     sound, reason = _judged(total, downtime, wish)
     reason = f"each missing page is sent once, whatever the guest writes; {reason}"

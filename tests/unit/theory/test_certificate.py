@@ -136,6 +136,22 @@ def test_the_last_moment_for_post_copy_leaves_time_for_all_of_memory() -> None:
     assert roomy.total_time <= 40
 
 
+def test_post_copy_that_guarantees_nothing_hurries_no_move_that_is_likely() -> None:
+    survey = lcg_guest(2_000, link=25.0 * MIB)
+    likely = ladder(survey, wish=replace(WISH, total_time=1000.0)).rungs[0]
+    assert likely.probability == 1.0
+    # Too little time for both, so that it would have to begin early, and too short a stop.
+    tight = replace(WISH, total_time=1.5 * likely.total_time)
+    sound = rung(ladder(survey, wish=tight), Step.POSTCOPY)
+    assert sound.guaranteed
+    assert sound.latest < likely.total_time
+    hasty = replace(tight, downtime=sound.downtime / 2)
+    last = rung(ladder(survey, wish=hasty), Step.POSTCOPY)
+    assert not last.guaranteed
+    assert "may stand still" in last.reason
+    assert last.latest >= likely.total_time
+
+
 @pytest.mark.parametrize(
     ("tuning", "wish", "common", "words"),
     [
