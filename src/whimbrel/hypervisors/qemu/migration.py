@@ -90,7 +90,15 @@ class Guard:
     cut: Callable[[int], Awaitable[None]]
     port: int = 0
     phases: frozenset[Phase] = frozenset(
-        {Phase.IDLE, Phase.SETUP, Phase.CANCELLING, Phase.POSTCOPY_PAUSED}
+        {
+            Phase.IDLE,
+            Phase.SETUP,
+            Phase.CANCELLING,
+            Phase.POSTCOPY_PAUSED,
+            # QEMU may say that it is over, and only then come to the handshake.
+            Phase.CANCELLED,
+            Phase.FAILED,
+        }
     )
 
 
@@ -193,7 +201,7 @@ class QemuMigration:
 
     async def ended(self) -> Ended:
         """See `ports.Migration.ended`; after a cancel QEMU forgets RAM, so the last word counts."""
-        answer = await self._monitor.execute("query-migrate")
+        answer = await self._execute("query-migrate")
         ended = ended_from(answer, self._phase)
         if self._was_cut and ended.phase is Phase.FAILED:
             silent = f"the destination did not shake hands within {HANDSHAKE_WITHIN:.0f} s"
