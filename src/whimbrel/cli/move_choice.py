@@ -13,7 +13,7 @@ from whimbrel.model.storage import StoragePrediction
 from whimbrel.model.survey import Surveyed
 from whimbrel.model.units import format_link
 from whimbrel.report.plan import Planned, SavedPlan
-from whimbrel.theory.rates import least_rate
+from whimbrel.theory.windows import least_sent, too_low
 
 
 @dataclass(frozen=True)
@@ -105,11 +105,12 @@ def _unseen(journey: Journey) -> Decided:
     named, limit = journey.asked.method, journey.settings.bandwidth_limit
     hints = journey.machine.vm.free_page_hints
     settings = replace(journey.settings, free_page_hints=hints, prepared_memory=None)
-    sound = tuning_for(Method.MULTICHANNEL if named is Method.AUTO else named, settings)
-    if limit is None or limit >= least_rate(sound.channels):
-        return Decided(Method.MULTICHANNEL if named is Method.AUTO else named, sound)
+    method = Method.MULTICHANNEL if named is Method.AUTO else named
+    sound = tuning_for(method, settings)
+    if limit is None or not too_low(limit, sound.channels):
+        return Decided(method, sound)
     if named is not Method.AUTO:
-        least = format_link(least_rate(sound.channels))
+        least = format_link(least_sent(sound.channels))
         raise NoFeasiblePlan(
             f"{sound.channels} channels hold no limit below {least}; {journey.asked.vm} was not "
             f"moved and runs on {journey.source.name} as before.",

@@ -7,8 +7,8 @@ from whimbrel.model.method import Method, Postcopy
 from whimbrel.model.plan import Forecast, Goal, Rejection, Wish
 from whimbrel.model.prediction import Verdict
 from whimbrel.model.units import format_link, format_time
-from whimbrel.theory.rates import least_rate
 from whimbrel.theory.rules import DEFAULT_BANDWIDTH_LIMIT
+from whimbrel.theory.windows import least_sent, too_low
 
 CLOSE = 0.05
 """Share within which two candidates count as equally good; the simpler one then wins."""
@@ -98,8 +98,8 @@ def _too_dear(forecast: Forecast, wish: Wish) -> str:
     if allowed is not None and (sends is None or sends > allowed):
         most = "as much as the link carries" if sends is None else format_link(sends)
         return f"may send {most}, more than {format_link(allowed)}"
-    if sends is not None and sends < least_rate(tuning.channels):
-        least = format_link(least_rate(tuning.channels))
+    if sends is not None and too_low(sends, tuning.channels):
+        least = format_link(least_sent(tuning.channels))
         return f"{tuning.channels} channels hold no limit below {least}"
     return ""
 

@@ -123,16 +123,6 @@ WINDOW = 0.1
 """Seconds over which QEMU counts bytes against a bandwidth limit (BUFFER_DELAY)."""
 
 
-def least_rate(channels: int | None) -> float:
-    """Return the bytes per second below which no bandwidth limit is held.
-
-    Channels count what they have sent, not what has been handed to them: in each window every
-    channel, and one more in the making, is given a packet before the limit is seen to be reached.
-    Two channels under a limit of 2 MB/s were seen to send 11.8 MB/s. A plain stream counts pages.
-    """
-    return 0.0 if channels is None else (channels + 1) * PACKET_PAGES * PAGE / WINDOW
-
-
 def limited(unlimited: Costs, limit: float | None) -> Costs:
     """Return the costs under a bandwidth limit in counted bytes per second (None: none)."""
     if limit is None:
