@@ -13,6 +13,7 @@ libvirt-python is optional (`pip install whimbrel[libvirt]`): without it `open` 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -22,7 +23,7 @@ from whimbrel.hypervisors.libvirt.disk_calls import DiskCalls
 from whimbrel.hypervisors.libvirt.ears import Ears
 from whimbrel.hypervisors.libvirt.pool_calls import PoolCalls
 from whimbrel.hypervisors.libvirt.states import Happening, State, Versions
-from whimbrel.hypervisors.libvirt.threads import Threads
+from whimbrel.hypervisors.libvirt.threads import Threads, leave_open
 
 try:
     import libvirt
@@ -374,6 +375,7 @@ def _hear_events() -> None:
         libvirt.registerErrorHandler(lambda *_: None, None)  # it would print every refusal
         libvirt.virEventRegisterDefaultImpl()
         threading.Thread(target=_run_events, name="libvirt-events", daemon=True).start()
+        atexit.register(leave_open, libvirt.__name__)
 
 
 def _run_events() -> None:

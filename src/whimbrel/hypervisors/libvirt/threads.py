@@ -1,10 +1,11 @@
 """Calls that block, each in a thread of its own.
 
 None is waited for when the process ends: libvirt may hold one for good, as when its QEMU answers
-no more, and libvirt knows no way to give such a call up.
+no more, and libvirt knows no way to give such a call up. Nor does the end itself call libvirt.
 """
 
 import asyncio
+import gc
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -53,3 +54,17 @@ class Threads:
 
         threading.Thread(target=carry_out, name=self._name, daemon=True).start()
         return await done
+
+
+def leave_open(module: str) -> None:
+    """Leave to the end of this process what is still open of libvirt-python's, called `module`.
+
+    A connection is closed with the last VM of it, and whoever closes waits for an answer. When
+    Python clears up nobody keeps the connection alive any more, and an answer that libssh2 has
+    read beforehand is waited for without end (libvirt 11.3). A host sees by itself that we are
+    gone.
+    """
+    for each in gc.get_objects():
+        of = getattr(type(each), "__module__", None)
+        if of == module and getattr(each, "_o", None) is not None:
+            each._o = None  # noqa: SLF001 - what its __del__ would let go of

@@ -21,6 +21,29 @@ async def ask():
 asyncio.run(ask())
 print("ended")
 """
+OPEN = """
+import asyncio, sys
+from whimbrel.hypervisors.libvirt.connection import Connection
+
+async def ask():
+    host = await Connection.open("x", "test:///default")
+    vm = await host.domain("test")
+    vm.around = host.around = vm, host  # so that only the end of the process finds them
+    await host.close()
+    return type(vm._handle), type(host._handle)
+
+def told(kind):
+    closes = kind.__del__
+    def closed(handle):
+        if handle._o is not None:
+            print("closes", kind.__name__)
+        closes(handle)
+    return closed
+
+for kind in asyncio.run(ask()):
+    kind.__del__ = told(kind)
+print("ended")
+"""
 
 
 async def test_a_call_returns_or_raises_what_it_would() -> None:
@@ -59,3 +82,11 @@ def test_a_process_ends_while_a_call_never_returns() -> None:
         [sys.executable, "-c", STUCK], capture_output=True, text=True, check=True, timeout=PATIENCE
     )
     assert done.stdout == "ended\n"
+
+
+def test_the_end_of_a_process_closes_nothing_that_would_have_to_be_answered() -> None:
+    pytest.importorskip("libvirt")
+    done = subprocess.run(
+        [sys.executable, "-c", OPEN], capture_output=True, text=True, check=True, timeout=PATIENCE
+    )
+    assert (done.stdout, done.stderr) == ("ended\n", "")
