@@ -213,7 +213,7 @@ async def _ending(at: Person) -> AsyncIterator[None]:
         for process in at.running:
             if process.returncode is None:
                 process.kill()
-                await process.wait()
+                await process.communicate()  # with a full pipe, wait() would wait for ever
 
 
 @asynccontextmanager

@@ -281,12 +281,13 @@ async def test_others_look_on_and_a_second_move_is_refused(hosts: Hosts, at: Per
     moving = await at.started("move", VM, "--to", "b", "--limit", "32 Mbit/s", *FAST)
     await at.until_step(VM, "sending")
     looking = await at.started("watch", VM, "--on", "a", "--json")
+    seen = asyncio.create_task(looking.communicate())  # more than a pipe may hold
     second = await at.whimbrel("move", VM, "--to", "b", *FAST)
     assert second.code in {ExitCode.NO_PLAN, ExitCode.CONFIG, ExitCode.HOST}
     assert "move" in second.errors
     await asyncio.wait_for(moving.communicate(), 200)
     assert moving.returncode in MOVED
-    output, errors = await asyncio.wait_for(looking.communicate(), 60)
+    output, errors = await asyncio.wait_for(seen, 60)
     assert looking.returncode == ExitCode.DONE, errors.decode()
     told = [json.loads(line) for line in output.decode().splitlines()]
     assert {each["step"] for each in told} == {"event"}

@@ -173,12 +173,13 @@ async def test_others_look_on_and_a_second_whimbrel_is_refused(hosts: Hosts, at:
     moving = await at.started("move", VM, "--to", "b", *SLOW, *FAST)
     await at.until_step(VM, "sending")
     looking = await at.started("watch", VM, "--on", "a", "--json")
+    seen = asyncio.create_task(looking.communicate())  # more than a pipe may hold
     another = replace(at, environment={**at.environment, "XDG_STATE_HOME": f"{at.folder}/other"})
     second = await another.whimbrel("move", VM, "--to", "b", *FAST)
     assert second.code in {ExitCode.NO_PLAN, ExitCode.CONFIG, ExitCode.HOST}, second.errors
     await asyncio.wait_for(moving.communicate(), 200)
     assert moving.returncode in MOVED
-    output, errors = await asyncio.wait_for(looking.communicate(), 60)
+    output, errors = await asyncio.wait_for(seen, 60)
     assert looking.returncode == ExitCode.DONE, errors.decode()
     assert "completed" in json.dumps(json.loads(output.decode().splitlines()[-1]))
     assert await at.places(VM) == ["b"]
