@@ -1,12 +1,17 @@
-"""The one nested test that CI runs: a host with Debian's full kernel boots, and RDMA is found."""
+"""What CI runs of the nested tests: a host with Debian's full kernel boots, and RDMA is found."""
+
+from collections.abc import AsyncIterator
 
 import pytest
+import pytest_asyncio
 
 from whimbrel.hypervisors.qemu import ResidentHost
 from whimbrel.lab.nested import rdma
 from whimbrel.lab.nested.hosts import NestedHost, nested_hosts
 from whimbrel.model.inventory import Capability
 from whimbrel.sites.connect import connect
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(600)]
 
 
 async def found(nested: NestedHost) -> tuple[list[str], frozenset[Capability]]:
@@ -17,11 +22,22 @@ async def found(nested: NestedHost) -> tuple[list[str], frozenset[Capability]]:
     return facts["rdma"], able & {Capability.RDMA, Capability.RDMA_PIN_ALL}
 
 
-@pytest.mark.timeout(600)
-async def test_a_nested_hosts_rdma_device_is_found() -> None:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def host() -> AsyncIterator[NestedHost]:
+    """A nested host, booted once."""
     async with nested_hosts("a") as nested:
-        before = await found(nested["a"])
-        await rdma.add_device(nested["a"], 0)
-        after = await found(nested["a"])
+        yield nested["a"]
+
+
+async def test_a_nested_hosts_rdma_device_is_found(host: NestedHost) -> None:
+    before = await found(host)
+    await rdma.add_device(host, 0)
+    after = await found(host)
     assert before == ([], frozenset())
     assert after == ([rdma.device(0)], frozenset({Capability.RDMA, Capability.RDMA_PIN_ALL}))
+
+
+async def test_a_nested_hosts_kernel_is_not_told_to_store_byte_by_byte(host: NestedHost) -> None:
+    flags = await host.run("grep", "--max-count=1", "^flags", "/proc/cpuinfo")
+    assert not {"erms", "fsrm"} & set(flags.split())
+    assert {"sse2", "avx2"} <= set(flags.split())

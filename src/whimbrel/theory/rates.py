@@ -81,8 +81,8 @@ class Costs:
 
     Attributes:
         first: A page with content, in the first pass.
-        later: Likewise from the second pass on.
-        difference: A page found in the XBZRLE cache.
+        later: Likewise from the second pass on; by RDMA, one that waits for a write before it.
+        difference: A page found in the XBZRLE cache; by RDMA, one that waits for nothing.
         zero: A zero page.
         zero_cpu: Seconds of CPU at the source for a zero page, (D,).
         source_cpu: Seconds of CPU at the source for a page with content, (D,).
@@ -201,7 +201,7 @@ def _by_rdma(survey: Survey, tuning: Tuning, draws: Draws) -> Costs:
     Without pin-all a chunk is pinned when the first page of it is sent: the source asks for
     that on the same queue as its writes, so the link waits meanwhile. A chunk of zeros that is
     not pinned yet is told in one message; zero pages beside others are sent like any other.
-    A second write into a chunk waits for the first to complete.
+    A second write into a chunk waits for the first to complete: `resent` says how many do.
     """
     hardware = survey.link.rdma is not None
     here, there = survey.source, survey.destination
@@ -230,6 +230,31 @@ def _by_rdma(survey: Survey, tuning: Tuning, draws: Draws) -> Costs:
         source_cpu=source,
         destination_cpu=receive,
     )
+
+
+def resent(costs_now: Costs, found: Floats, due: Floats, pages: int) -> PageCost:
+    """Return the mean cost of a page in a later pass by RDMA (rdma.c, qemu_rdma_buffer_mergeable).
+
+    Pages in a row within a chunk travel as one write; only a write into a chunk that the one
+    before it went to as well waits for that. Dirty pages are taken as spread over all memory.
+    What the first pass has left over lies in a row, is written chunk by chunk and waits for
+    nothing, but its chunks are still to be pinned.
+
+    Args:
+        costs_now: What pages cost.
+        found: Pages found dirty when the pass began, (D,).
+        due: All pages to be sent in it, (D,).
+        pages: Those of the guest.
+    """
+    share = np.clip(found / pages, 0.0, 1.0)
+    writes = share * (1 + (CHUNK_PAGES - 1) * (1 - share))
+    chunks = 1 - (1 - share) ** CHUNK_PAGES
+    some = np.maximum(due, 1.0)
+    waiting = np.clip((writes - chunks) * pages / CHUNK_PAGES / some, 0.0, 1.0)
+    unsent = np.clip(1 - found / some, 0.0, 1.0)
+    page, later, first = costs_now.difference, costs_now.later, costs_now.first
+    longer = waiting * (later.seconds - page.seconds) + unsent * (first.seconds - page.seconds)
+    return replace(page, seconds=page.seconds + longer)
 
 
 def _plain(survey: Survey, tuning: Tuning, draws: Draws) -> Costs:

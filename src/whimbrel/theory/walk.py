@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from whimbrel.model.memory import Survey
-from whimbrel.model.method import Postcopy, Tuning
+from whimbrel.model.method import Postcopy, Transport, Tuning
 from whimbrel.model.migration import Pass, Phase, PhaseChange, StartPostcopy
 from whimbrel.model.units import GIB, PAGE
 from whimbrel.theory.arrays import Flags, Floats, Ints
@@ -30,7 +30,7 @@ from whimbrel.theory.precopy import (
     looks_every,
     synchronise,
 )
-from whimbrel.theory.rates import PACKET, Costs, PageCost, blended, costs, limited, pinning
+from whimbrel.theory.rates import PACKET, Costs, PageCost, blended, costs, limited, pinning, resent
 from whimbrel.theory.rules import DEFAULT_BANDWIDTH_LIMIT, ITERATION, QemuRules
 from whimbrel.theory.switchover import switch_over
 from whimbrel.theory.throttling import STRONGEST, Throttle, evaluated, next_forced_sync
@@ -235,6 +235,9 @@ class Walk:
     def _page(self, costs_now: Costs) -> PageCost:
         if self.passes == 1:
             return costs_now.first
+        if self.job.tuning.transport is Transport.RDMA:
+            due = (self.scan.to_send + self.scan.sent).sum(axis=(1, 2))
+            return resent(costs_now, self.found, due, self.job.survey.memory.pages)
         if self.job.tuning.xbzrle_cache is None:
             return costs_now.later
         return blended(costs_now.later, costs_now.difference, self._hits())

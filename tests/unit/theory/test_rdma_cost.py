@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from unit.theory.guests import KVM, still_guest
@@ -7,12 +8,13 @@ from whimbrel.model.memory import HostProfile, LinkProfile, MemoryProfile, Surve
 from whimbrel.model.method import Transport, Tuning
 from whimbrel.model.units import GIB, PAGE
 from whimbrel.theory.draws import draw
-from whimbrel.theory.rates import Costs, costs, pinning
+from whimbrel.theory.rates import Costs, costs, pinning, resent
 from whimbrel.theory.rules import QemuRules
 from whimbrel.theory.simulate import simulate
 
 RDMA = Tuning(transport=Transport.RDMA)
 PINNED = replace(RDMA, pin_all=True)
+PAGES = GIB // PAGE
 CARD = LinkProfile({1: 1.1e9}, latency=100e-6, rdma=11e9)
 HOST = HostProfile(
     pin_seconds=0.2e-6, touch_seconds=0.4e-6, copy_seconds=1e-6, receive_seconds=2e-6
@@ -64,6 +66,36 @@ def test_without_it_memory_that_was_never_touched_is_only_told_of() -> None:
 def test_pages_written_again_wait_for_the_write_before_them() -> None:
     cost = cost_of(survey(), RDMA)
     assert cost.later.seconds[0] == pytest.approx(PAGE / 11e9 + 10e-6)
+
+
+def mean(found: float, due: float, tuning: Tuning = PINNED) -> float:
+    """Return the seconds of a page in a pass that found so many pages dirty."""
+    cost = cost_of(survey(), tuning)
+    page = resent(cost, np.full_like(cost.zero_cpu, found), np.full_like(cost.zero_cpu, due), PAGES)
+    return float(page.seconds[0]) - PAGE / 11e9
+
+
+def test_a_write_waits_only_for_another_into_its_chunk() -> None:
+    assert mean(1, 1) < 1e-3 * 10e-6  # alone in its chunk
+    assert mean(PAGES, PAGES) == pytest.approx(0, abs=1e-12)  # each chunk is one write
+    # Every other page: a chunk's 128 pages come in 64.25 writes on average, one waits for none.
+    half = PAGES / 2
+    assert mean(half, half) == pytest.approx(10e-6 * 63.25 / 128)
+
+
+def test_what_the_first_pass_left_over_waits_for_nothing_but_its_pinning() -> None:
+    asked = 100e-6 / 256 + 0.6e-6
+    assert mean(0, 5000) == pytest.approx(0, abs=1e-12)
+    assert mean(0, 5000, RDMA) == pytest.approx(asked)
+    few = mean(1000, 5000)
+    assert few == pytest.approx(mean(1000, 1000) / 5)
+
+
+@pytest.mark.parametrize("tuning", [RDMA, PINNED], ids=["piecewise", "pinned"])
+def test_a_long_round_trip_does_not_make_the_stop_longer_page_by_page(tuning: Tuning) -> None:
+    slow = replace(still_guest(), link=LinkProfile({1: 5e6}, latency=10e-3))
+    course = simulate(slow, replace(tuning, downtime_limit=2.0), KVM)
+    assert course.downtime < 2.5
 
 
 def test_a_move_with_pin_all_carries_all_memory() -> None:
