@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
 from contract.harness import Harness
 from whimbrel.errors import CommandRefused, HostError, Unsupported
-from whimbrel.model.inventory import Capability
+from whimbrel.model.inventory import Capability, Vm
 from whimbrel.model.method import Method, Postcopy, Settings, Transport, Tuning, tuning_for
 from whimbrel.model.migration import (
     TRANSITIONS,
@@ -22,17 +23,20 @@ from whimbrel.model.migration import (
     SetDowntimeLimit,
     StartPostcopy,
 )
+from whimbrel.model.units import MIB
 from whimbrel.ports import Machine, Migration, Reception
 from whimbrel.practice.encryption import new_key
 
 PLAIN = Tuning()
 
 
-async def begin(pair: Harness, tuning: Tuning) -> tuple[Machine, Reception, Migration]:
+async def begin(
+    pair: Harness, tuning: Tuning, vm: Vm | None = None
+) -> tuple[Machine, Reception, Migration]:
     await able(pair, tuning)
-    machine = await pair.source.start(pair.vm)
+    machine = await pair.source.start(vm or pair.vm)
     address = replace(pair.address, key=new_key()) if tuning.encrypted else pair.address
-    reception = await pair.destination.receive(pair.vm, tuning, address)
+    reception = await pair.destination.receive(vm or pair.vm, tuning, address)
     migration = await pair.source.send(machine, tuning, reception.address)
     return machine, reception, migration
 
@@ -101,6 +105,32 @@ async def test_every_method_brings_the_guest_over_exactly_once(
     assert phases(events)[-1] is Phase.COMPLETED
     assert not await machine.running()
     assert await reception.machine.running()
+
+
+async def test_pages_that_are_sent_without_copying_them_arrive_all_the_same(
+    pair: Harness,
+) -> None:
+    small = replace(pair.vm, memory=8 * MIB)  # which may be pinned everywhere
+    tuning = Tuning(channels=2, zero_copy=True)
+    machine, reception, migration = await begin(pair, tuning, small)
+    events = await finish(migration, reception)
+    assert phases(events)[-1] is Phase.COMPLETED
+    assert not await machine.running()
+    assert await reception.machine.running()
+
+
+@pytest.mark.parametrize(
+    "beside", [{"channels": None}, {"compression": Settings().compression}, {"encrypted": True}]
+)
+async def test_what_cannot_go_with_uncopied_pages_is_refused_beforehand(
+    pair: Harness, beside: dict[str, Any]
+) -> None:
+    machine = await pair.source.start(pair.vm)
+    tuning = replace(Tuning(channels=2, zero_copy=True), **beside)
+    address = replace(pair.address, key=new_key()) if tuning.encrypted else pair.address
+    with pytest.raises(Unsupported):
+        await pair.destination.receive(pair.vm, tuning, address)
+    assert await machine.running()
 
 
 async def test_phases_follow_the_table_and_passes_count_upwards(pair: Harness) -> None:

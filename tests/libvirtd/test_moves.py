@@ -1,5 +1,6 @@
 """Real moves through two real libvirtd; the guest itself verifies its memory."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -17,12 +18,21 @@ from whimbrel.lab.paced import Pacing, firmware
 from whimbrel.model.inventory import MigrationAddress, Vm
 from whimbrel.model.method import Method, Transport, Tuning, tuning_for
 from whimbrel.model.method import Settings as Wanted
-from whimbrel.model.migration import Cancel, Event, Observation, Phase, PhaseChange
+from whimbrel.model.migration import (
+    Cancel,
+    Event,
+    Observation,
+    Phase,
+    PhaseChange,
+    SetBandwidthLimit,
+    Side,
+)
 from whimbrel.model.outcome import Ending, Outcome
 from whimbrel.model.scenario import Access, Load, Pattern
 from whimbrel.model.units import MIB, PAGE
 from whimbrel.ports import Machine, Migration
 from whimbrel.practice.move import Request, move
+from whimbrel.sites.onsite.checks import preflight_pins
 
 BUSY = Load(
     fill=48 * MIB, hot=16 * MIB, dirty_rate=10 * MIB, access=Access.SKEWED, pattern=Pattern.MIXED
@@ -115,10 +125,12 @@ async def test_a_vm_without_a_definition_gets_none(libvirts: Libvirts, hosts: Ho
     assert await remembered(libvirts.b) == ""
 
 
-async def underway(hosts: Hosts, libvirts: Libvirts, machine: Machine) -> Migration:
+async def underway(
+    hosts: Hosts, libvirts: Libvirts, machine: Machine, tuning: Tuning = SLOW
+) -> Migration:
     address = MigrationAddress(libvirts.b.lab.addresses[0])
-    reception = await hosts.b.receive(machine.vm, SLOW, address)
-    return await hosts.a.send(machine, SLOW, reception.address)
+    reception = await hosts.b.receive(machine.vm, tuning, address)
+    return await hosts.a.send(machine, tuning, reception.address)
 
 
 async def test_a_definition_stays_where_its_vm_stays(libvirts: Libvirts, hosts: Hosts) -> None:
@@ -143,6 +155,57 @@ async def test_a_source_that_leads_by_itself_brings_the_guest_over(
     assert await there.running()
     assert not await machine.running()
     assert await remembered(libvirts.b) == "still"
+
+
+UNCOPIED = Tuning(channels=2, zero_copy=True)
+
+
+def may_pin(machine: LibvirtMachine) -> bool:
+    """Tell whether the preflight would let the machine send its pages uncopied."""
+    assert machine.pid is not None
+    told = preflight_pins(machine.pid)
+    enough = told["limit"] is None or told["limit"] >= machine.vm.memory
+    return bool(enough or told["may_be_raised"])
+
+
+async def test_pages_go_uncopied_as_long_as_qemu_may_pin_them(
+    libvirts: Libvirts, hosts: Hosts
+) -> None:
+    # So small that libvirt need not raise any limit, which root may not do everywhere.
+    filling = Pacing(first=MIB, pages=4 * MIB // PAGE, rate=1)
+    small = Vm("small", 8 * MIB, firmware=firmware(filling, libvirts.folder))
+    machine = await hosts.a.start(small)
+    assert may_pin(machine)
+    migration = await underway(
+        hosts, libvirts, machine, replace(UNCOPIED, bandwidth_limit=SLOW.bandwidth_limit)
+    )
+    ask = ["virsh", "--connect", libvirts.a.uri, "qemu-monitor-command", machine.vm.name]
+    told = ""
+    events: list[Event] = []
+    async for event in migration.watch():
+        events.append(event)
+        if isinstance(event, Observation) and not told:
+            told = await said([*ask, '{"execute": "query-migrate-capabilities"}'])
+            await migration.apply(SetBandwidthLimit(None))
+    states = {each["capability"]: each["state"] for each in json.loads(told)["return"]}
+    assert states["zero-copy-send"]
+    assert isinstance(events[-1], PhaseChange)
+    assert events[-1].phase is Phase.COMPLETED, events[-1].reason
+
+
+async def test_libvirt_lets_qemu_pin_all_of_a_guest_or_says_that_it_may_not(
+    libvirts: Libvirts, hosts: Hosts
+) -> None:
+    machine = await hosts.a.start(still(libvirts))
+    may = may_pin(machine)
+    outcome, there, _ = await moved(hosts.a, machine, hosts.b, libvirts.b, UNCOPIED)
+    if may:
+        assert outcome.ending is Ending.COMPLETED, outcome.reason
+        return
+    assert "cannot limit locked memory" in outcome.reason
+    assert outcome.runs_on is Side.SOURCE
+    assert there is machine
+    assert await machine.running()
 
 
 async def test_rdma_needs_a_hard_limit_of_the_vms_memory(

@@ -257,6 +257,20 @@ async def test_a_move_leaves_to_others_what_it_was_told_to(hosts: Hosts, at: Per
     assert await at.places(VM) == ["b"]
 
 
+async def test_pages_go_uncopied_where_libvirt_may_see_to_it_and_else_it_is_said_why_not(
+    hosts: Hosts, at: Person
+) -> None:
+    await started(hosts, at)
+    words = ("--method", "multichannel", "--zero-copy")
+    said = await at.whimbrel("move", VM, "--to", "b", *words, *FAST)
+    if said.code in MOVED:
+        assert await at.places(VM) == ["b"]
+        return
+    assert said.code == ExitCode.NO_PLAN, said.errors
+    assert "CAP_SYS_RESOURCE" in said.errors
+    assert await at.places(VM) == ["a"]
+
+
 async def test_what_virsh_has_begun_can_be_looked_at(
     hosts: Hosts, at: Person, libvirts: Libvirts
 ) -> None:

@@ -123,6 +123,13 @@ PinAll = Annotated[
     bool,
     typer.Option("--pin-all", help="By RDMA, pin all of the guest's memory before the first page."),
 ]
+ZeroCopy = Annotated[
+    bool,
+    typer.Option(
+        "--zero-copy",
+        help="By several channels, send pages without copying them in the source's kernel.",
+    ),
+]
 SurveyOption = Annotated[Looking, typer.Option("--survey", help="How deep to look beforehand.")]
 PrepareNetwork = Annotated[
     bool,
@@ -152,6 +159,7 @@ class Asked:
         cpu_budget: Cores.
         channels: Streams.
         pin_all: Whether RDMA pins all memory beforehand.
+        zero_copy: Whether channels send pages without copying them.
         postcopy: Whether the guest may move before its memory.
         storage: Where the disks go; empty or None: they are shared.
         chain: How much of each disk's backing chain is copied.
@@ -172,6 +180,7 @@ class Asked:
     cpu_budget: CpuBudget = None
     channels: Channels = None
     pin_all: PinAll = False
+    zero_copy: ZeroCopy = False
     postcopy: PostcopyOption = None
     storage: StorageOption = None
     chain: ChainOption = Extent.WHOLE
@@ -187,6 +196,12 @@ class Asked:
                 "--chain says how disks are copied, and none is.", "Add --storage PATH."
             )
         self._check_rdma()
+        if self.zero_copy and self.method not in {Method.AUTO, Method.MULTICHANNEL}:
+            raise ConfigError(
+                "--zero-copy is for several channels, neither compressed nor encrypted, and "
+                f"{self.method} is something else.",
+                f"Leave it out, or: --method {Method.MULTICHANNEL}",
+            )
         if self.limit is not None:
             parse_rate(self.limit)
         if self.leave is not None:
@@ -301,6 +316,7 @@ def settings_of(asked: Asked, wish: Wish, *, encrypted: bool) -> Settings:
         prepared_memory=PreparedMemory(threads),
         encrypted=encrypted,
         pin_all=asked.pin_all,
+        zero_copy=asked.zero_copy,
     )
 
 

@@ -248,6 +248,7 @@ async def _looked(journey: Journey, tuning: Tuning | None) -> tuple[Check, ...]:
         tuning=tuning or tuning_for(journey.asked.method, journey.settings),
         further=tuple(each.address for each in journey.further),
         choosing=tuning is None and journey.asked.method is Method.AUTO,
+        zero_copy=tuning.zero_copy if tuning else journey.settings.zero_copy,
     )
     return await preflight(subject)
 

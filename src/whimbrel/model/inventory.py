@@ -25,6 +25,7 @@ class Capability(StrEnum):
     POSTCOPY_PREEMPT = "postcopy-preempt"  # capability postcopy-preempt
     RDMA = "rdma"  # transport rdma: a device on the host
     RDMA_PIN_ALL = "rdma-pin-all"  # capability of that name, and such a device
+    ZERO_COPY = "zero-copy"  # capability zero-copy-send, beside multifd, QEMU 7.1
     MPTCP = "mptcp"  # inet channels with mptcp, and the kernel's net.mptcp
     FREE_PAGE_HINTS = "free-page-hints"  # virtio-balloon-pci free-page-hint
     PREPARED_MEMORY = "prepared-memory"  # memory-backend-ram prealloc, prealloc-threads

@@ -160,6 +160,8 @@ class Tuning:
             as pages are sent; zero pages are then sent like any other (migration/rdma.c).
         pause_before_switchover: Stand still before switchover until `Proceed`, so that what
             travels beside memory can be made whole.
+        zero_copy: Hand pages to the NIC without copying them in the source's kernel
+            (MSG_ZEROCOPY, tcp(7)); pages that are under way are pinned meanwhile.
     """
 
     transport: Transport = Transport.TCP
@@ -178,6 +180,7 @@ class Tuning:
     pin_all: bool = False
     pause_before_switchover: bool = False
     multipath: bool = False
+    zero_copy: bool = False
 
     @property
     def stream(self) -> StreamKind:
@@ -196,6 +199,7 @@ class Tuning:
             Capability.RETURN_PATH: not self.as_qemu_comes,
             Capability.RDMA: self.transport is Transport.RDMA,
             Capability.RDMA_PIN_ALL: self.pin_all,
+            Capability.ZERO_COPY: self.zero_copy,
             Capability.MULTICHANNEL: self.channels is not None,
             Capability.XBZRLE: self.xbzrle_cache is not None,
             Capability.THROTTLING: self.throttling,
@@ -239,6 +243,33 @@ def rdma_refusal(tuning: Tuning) -> tuple[str, str] | None:
     )
 
 
+def zero_copy_refusal(tuning: Tuning) -> tuple[str, str] | None:
+    """Return why pages cannot be sent uncopied under a tuning, and what to do; None: they can.
+
+    QEMU sends so only what its channels take as it lies in memory: neither compressed nor
+    encrypted (migration/options.c, migrate_caps_check).
+    """
+    if not tuning.zero_copy:
+        return None
+    if tuning.channels is None:
+        return (
+            "QEMU sends pages without copying them by several channels only.",
+            f"Leave --zero-copy out, or: --method {Method.MULTICHANNEL}",
+        )
+    beside = {
+        "compression": tuning.compression is not None,
+        "differences of pages (XBZRLE)": tuning.xbzrle_cache is not None,
+        "encryption": tuning.encrypted,
+    }
+    wanted = [what for what, asked in beside.items() if asked]
+    if not wanted:
+        return None
+    return (
+        f"QEMU cannot send pages without copying them together with {listed(wanted)}.",
+        "Leave out the one or the other.",
+    )
+
+
 @dataclass(frozen=True)
 class Policy:
     """How far a guarded move may go when it does not converge; never exceeded.
@@ -268,6 +299,7 @@ class Settings:
         free_page_hints: Applied to pre-copy methods but `qemu-default`.
         encrypted: Applied to every method; RDMA, which cannot, is thereby ruled out.
         pin_all: For `rdma`: all memory is pinned beforehand.
+        zero_copy: For `multichannel`: pages are sent without copying them.
     """
 
     channels: int = 2
@@ -279,6 +311,7 @@ class Settings:
     free_page_hints: bool = True
     encrypted: bool = False
     pin_all: bool = False
+    zero_copy: bool = False
 
 
 def tuning_for(method: Method, settings: Settings) -> Tuning:
@@ -304,7 +337,7 @@ def tuning_for(method: Method, settings: Settings) -> Tuning:
     return {
         Method.AUTO: precopy,
         Method.TCP: precopy,
-        Method.MULTICHANNEL: several,
+        Method.MULTICHANNEL: replace(several, zero_copy=settings.zero_copy),
         Method.MULTINIC: replace(precopy, multipath=True),
         Method.ENCRYPTED: replace(several, encrypted=True),
         Method.COMPRESSED: replace(several, compression=settings.compression),

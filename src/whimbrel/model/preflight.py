@@ -124,6 +124,21 @@ class MptcpFacts:
 
 
 @dataclass(frozen=True)
+class PinFacts:
+    """What a VM's process may pin.
+
+    Attributes:
+        limit: Bytes; None: any.
+        held: Whether it is held to that limit (it has no CAP_IPC_LOCK).
+        may_be_raised: Whether root on its host may allow it more (CAP_SYS_RESOURCE).
+    """
+
+    limit: int | None
+    held: bool = True
+    may_be_raised: bool = True
+
+
+@dataclass(frozen=True)
 class RdmaFacts:
     """The RDMA devices of one host beside the NIC that a move goes by.
 
@@ -308,6 +323,7 @@ class MachineFacts:
         migration: How the last migration stands; empty: there was none.
         disks: Its disks.
         free_page_hints: Whether its balloon offers free page hints.
+        raises_limits: Whether what runs it lets it pin more for a move, where root may do that.
     """
 
     version: tuple[int, int, int]
@@ -329,6 +345,7 @@ class MachineFacts:
     migration: str = ""
     disks: tuple[DiskState, ...] = ()
     free_page_hints: bool = False
+    raises_limits: bool = False
 
 
 @dataclass(frozen=True)

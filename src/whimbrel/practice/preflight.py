@@ -175,6 +175,10 @@ def _of_guest(subject: PreflightSubject, facts: Facts) -> Iterator[Check]:
         yield _unknown("guest", running)
     else:
         yield from _of_state(subject, running)
+        if isinstance(facts.pins, Unknown):
+            yield _unknown("zero-copy", facts.pins)
+        elif facts.pins is not None:
+            yield machine.zero_copy(subject.machine.vm, running, facts.pins, facts.source.name)
         if isinstance(facts.hypervisor, HypervisorFacts):
             yield from _compared(subject, facts, running, facts.hypervisor)
     yield from _of_nics(subject, facts)

@@ -25,6 +25,7 @@ from whimbrel.model.preflight import (
     MachineFacts,
     MemoryFacts,
     MptcpFacts,
+    PinFacts,
     PlaceFacts,
     RdmaFacts,
     TrialFacts,
@@ -68,6 +69,7 @@ class PreflightSubject:
         move: The identity of the move that asks, where it has marked the VM already.
         further: The destination's addresses on further NICs that both hosts share.
         choosing: Whether the way is still to be chosen, so that what hinders RDMA is a warning.
+        zero_copy: Whether pages would be sent without copying them.
     """
 
     machine: Machine
@@ -82,6 +84,7 @@ class PreflightSubject:
     move: str = ""
     further: tuple[str, ...] = ()
     choosing: bool = False
+    zero_copy: bool = False
 
     @property
     def there(self) -> Vm:
@@ -126,6 +129,7 @@ class Facts:
     export: TrialFacts | Unknown | None = None
     certificates: tuple[Folder, Folder] | Unknown | None = None
     rdma: tuple[RdmaFacts, RdmaFacts] | Unknown | None = None
+    pins: PinFacts | Unknown | None = None
 
 
 async def known(question: Awaitable[_Fact]) -> _Fact | Unknown:
@@ -173,6 +177,7 @@ async def collect(subject: PreflightSubject, source: HostFacts, destination: Hos
         export=export,
         certificates=await folders,
         rdma=await devices,
+        pins=await known(_pins(subject)),
     )
 
 
@@ -221,6 +226,13 @@ async def _rdma(
         rdma_facts(subject.source, address), rdma_facts(subject.destination, address)
     )
     return here, there
+
+
+async def _pins(subject: PreflightSubject) -> PinFacts | None:
+    if not subject.zero_copy or subject.machine.pid is None:
+        return None
+    answer = await subject.source.ask("preflight_pins", pid=subject.machine.pid)
+    return PinFacts(answer["limit"], answer["held"], answer["may_be_raised"])
 
 
 async def _certificates(subject: PreflightSubject) -> tuple[Folder, Folder] | None:

@@ -202,6 +202,7 @@ def describe_tuning(tuning: Tuning) -> tuple[tuple[str, str], ...]:
         ("memory prepared by", f"{prepared.threads} threads" if prepared else NOTHING),
         ("free page hints", _yes(tuning.free_page_hints)),
         ("all memory pinned", _yes(tuning.pin_all)),
+        ("sent without copying", _yes(tuning.zero_copy)),
         ("over all NICs", _yes(tuning.multipath)),
         ("encrypted", _yes(tuning.encrypted)),
         ("QEMU's defaults kept", _yes(tuning.as_qemu_comes)),

@@ -78,6 +78,8 @@ def candidates(
         )
         if tuning.encrypted and tuning.transport is Transport.RDMA:
             lacks.insert(0, "QEMU cannot encrypt RDMA")
+        if tuning.encrypted and tuning.zero_copy:
+            lacks.insert(0, "QEMU cannot encrypt what it sends without copying")
         if lacks:
             rejected.append(Rejection(method, "; ".join(lacks)))
         else:

@@ -40,6 +40,7 @@ def described(candidate: Candidate) -> str:
         "throttling": tuning.throttling,
         "memory prepared": tuning.prepared_memory is not None,
         "all memory pinned": tuning.pin_all,
+        "without copying": tuning.zero_copy,
         "free page hints": tuning.free_page_hints,
         "ready for post-copy": tuning.postcopy is Postcopy.IF_STALLED,
     }

@@ -62,3 +62,12 @@ def test_memory_is_pinned_beforehand_by_rdma_only() -> None:
     with pytest.raises(ConfigError, match="--pin-all"):
         Asked("db", "b", method=Method.TCP, pin_all=True).check()
     Asked("db", "b", pin_all=True).check()
+
+
+def test_pages_are_sent_uncopied_by_plain_channels_only() -> None:
+    for method in (Method.TCP, Method.COMPRESSED, Method.ENCRYPTED, Method.RDMA):
+        with pytest.raises(ConfigError, match="--zero-copy") as refused:
+            Asked("db", "b", method=method, zero_copy=True).check()
+        assert f"--method {Method.MULTICHANNEL}" in refused.value.hint
+    Asked("db", "b", method=Method.MULTICHANNEL, zero_copy=True).check()
+    Asked("db", "b", zero_copy=True).check()

@@ -1,5 +1,7 @@
 """Methods: each is the tuning it is named for, and asks for what it needs."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +19,7 @@ from whimbrel.model.method import (
     Tuning,
     classic,
     tuning_for,
+    zero_copy_refusal,
 )
 
 settings = st.builds(
@@ -144,3 +147,34 @@ def test_extras_ask_for_their_capabilities() -> None:
 @pytest.mark.parametrize("codec", Codec)
 def test_every_codec_is_a_capability(codec: Codec) -> None:
     assert codec.capability in Tuning(channels=2, compression=Compression(codec)).needs
+
+
+@given(methods, settings, st.booleans())
+def test_only_plain_channels_send_pages_without_copying_them(
+    method: Method, one: Settings, wanted: bool
+) -> None:
+    tuning = tuning_for(method, replace(one, zero_copy=wanted))
+    assert tuning.zero_copy is (wanted and method is Method.MULTICHANNEL)
+    assert (Capability.ZERO_COPY in tuning.needs) is tuning.zero_copy
+    assert zero_copy_refusal(tuning) is None
+
+
+@pytest.mark.parametrize(
+    ("tuning", "beside"),
+    [
+        (Tuning(zero_copy=True), "several channels"),
+        (Tuning(zero_copy=True, transport=Transport.RDMA), "several channels"),
+        (
+            Tuning(zero_copy=True, channels=2, compression=Compression(Codec.ZSTD)),
+            "together with compression",
+        ),
+        (Tuning(zero_copy=True, channels=2, encrypted=True), "together with encryption"),
+    ],
+)
+def test_what_qemu_refuses_beside_pages_that_are_not_copied_is_named(
+    tuning: Tuning, beside: str
+) -> None:
+    refusal = zero_copy_refusal(tuning)
+    assert refusal is not None
+    assert beside in refusal[0]
+    assert zero_copy_refusal(replace(tuning, zero_copy=False)) is None

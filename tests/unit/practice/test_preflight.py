@@ -379,6 +379,22 @@ async def test_transports_are_checked_where_they_are_wanted() -> None:
     assert result(checks, "MPTCP") is Result.FAIL
 
 
+async def test_whether_pages_may_be_pinned_is_asked_where_they_shall_go_uncopied() -> None:
+    def pins(limit: int | None) -> PreflightSubject:
+        told = {"limit": limit, "held": True, "may_be_raised": True}
+        return replace(subject({"preflight_pins": lambda **_: told}), zero_copy=True)
+
+    assert result(await preflight(pins(1 << 16)), "zero-copy") is Result.FAIL
+    free = pins(None)
+    assert result(await preflight(free), "zero-copy") is Result.PASS
+    assert asked(free.source, "preflight_pins") == [{"pid": 42}]
+    silent = replace(subject({"preflight_pins": CommandRefused("no")}), zero_copy=True)
+    assert result(await preflight(silent), "zero-copy") is Result.FAIL
+    copied = subject()
+    assert "zero-copy" not in {each.name for each in await preflight(copied)}
+    assert not asked(copied.source, "preflight_pins")
+
+
 async def test_where_the_way_is_still_to_be_chosen_what_hinders_rdma_is_a_warning() -> None:
     def able(memlock: int | None) -> Mapping[str, Reply | HostError]:
         return {

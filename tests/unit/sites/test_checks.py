@@ -29,6 +29,27 @@ def test_a_host_tells_who_it_is_and_changes_nothing(tmp_path: Path) -> None:
     assert not folder.exists()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root is held to no limit")
+def test_a_process_is_told_with_its_limit_and_whether_it_is_held_to_it() -> None:
+    limited = ["prlimit", "--memlock=65536:", "sh", "-c", "echo there; exec cat"]
+    found = []
+    for words in (limited, ["setpriv", "--bounding-set=-ipc_lock", *limited]):
+        pipe = subprocess.PIPE
+        with subprocess.Popen(words, stdin=pipe, stdout=pipe) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"there\n"
+            told = checks.preflight_pins(process.pid)
+            found.append((told["limit"], told["held"]))
+            process.kill()
+    assert found == [(65536, False), (65536, True)]
+
+
+def test_of_a_process_that_has_gone_nothing_is_known_to_be_allowed() -> None:
+    with subprocess.Popen(["true"]) as process:
+        pass
+    assert checks.preflight_pins(process.pid)["limit"] == 0
+
+
 def test_a_folder_that_others_can_read_is_not_private(tmp_path: Path) -> None:
     tmp_path.chmod(0o750)
     assert not checks.preflight_host(str(tmp_path), [])["folder_private"]

@@ -178,3 +178,24 @@ def test_hosts_that_cannot_throttle_are_named() -> None:
 def test_a_downtime_that_no_limit_keeps_is_asked_for_all_the_same() -> None:
     wish = replace(WISH, downtime=0.001)
     assert within_wish(situation(lcg_guest(100)), SETTINGS, wish).downtime_limit == 0.001
+
+
+def test_pages_go_uncopied_where_that_is_wanted_by_plain_channels_and_nothing_else() -> None:
+    told = replace(SETTINGS, zero_copy=True)
+    found = variants(situation(), told, WISH)[0]
+    assert {each.method for each in found if each.tuning.zero_copy} == {Method.MULTICHANNEL}
+    assert all(each.tuning.zero_copy for each in found if each.method is Method.MULTICHANNEL)
+    assert not any(tuning.zero_copy for tuning in tunings(situation()))
+
+
+def test_where_pages_cannot_go_uncopied_the_reason_stands_there() -> None:
+    told = replace(SETTINGS, zero_copy=True)
+
+    def reason(of: Situation, told: Settings) -> str:
+        rejected = variants(of, told, WISH)[1]
+        return {no.method: no.reason for no in rejected}[Method.MULTICHANNEL]
+
+    lacking = situation(common=ALL - {Capability.ZERO_COPY})
+    assert "the source lacks zero-copy" in reason(lacking, told)
+    encrypted = reason(situation(), replace(told, encrypted=True))
+    assert "cannot encrypt what it sends without copying" in encrypted

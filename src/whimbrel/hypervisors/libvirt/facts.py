@@ -122,6 +122,7 @@ def machine_facts(xml: str, told: Told) -> MachineFacts:
         jobs=tuple(_jobs(told)),
         migration="active" if told.job.get("operation") == _MIGRATION_OUT else "",
         disks=tuple(disk_states(root, described(xml), told.sizes, told.checkpoints)),
+        raises_limits=True,  # to all of the guest's memory (VIR_MIGRATE_ZEROCOPY)
     )
 
 

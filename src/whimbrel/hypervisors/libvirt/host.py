@@ -47,7 +47,7 @@ from whimbrel.hypervisors.libvirt.translate import (
 from whimbrel.hypervisors.libvirt.trial import trial_xml
 from whimbrel.model.by_hand import ByHand
 from whimbrel.model.inventory import Capability, MigrationAddress, Vm
-from whimbrel.model.method import Transport, Tuning, rdma_refusal
+from whimbrel.model.method import Transport, Tuning, rdma_refusal, zero_copy_refusal
 from whimbrel.model.migration import Phase, Side
 
 if TYPE_CHECKING:
@@ -375,7 +375,8 @@ def _agree(tuning: Tuning, address: MigrationAddress) -> None:
         raise ConfigError("The move shall be encrypted, but there are no certificates for it.")
     if address.encrypted and tuning.transport is Transport.RDMA:
         raise Unsupported("QEMU cannot encrypt a move by RDMA.", "Choose another method.")
-    refusal = rdma_refusal(tuning)  # libvirt leaves most of it to QEMU, amid the move
+    # libvirt leaves most of it to QEMU, amid the move
+    refusal = rdma_refusal(tuning) or zero_copy_refusal(tuning)
     if refusal is not None:
         raise Unsupported(*refusal)
 

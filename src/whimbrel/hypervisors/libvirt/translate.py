@@ -86,6 +86,8 @@ def flags_for(
         flags.add("AUTO_CONVERGE")
     if tuning.pin_all:
         flags.add("RDMA_PIN_ALL")
+    if tuning.zero_copy:
+        flags.add("ZEROCOPY")
     if encrypted:
         flags.add("TLS")
     if luggage is not None:
@@ -184,6 +186,7 @@ _SINCE = {
     Capability.XBZRLE: (1003004, 1002000),
     Capability.RDMA: (1002009, 2000000),
     Capability.RDMA_PIN_ALL: (1002009, 2000000),
+    Capability.ZERO_COPY: (8005000, 7001000),
     Capability.TLS_X509: (6000000, 2007000),
     Capability.THROTTLING: (2000000, 1006000),
     Capability.POSTCOPY: (1003003, 2006000),

@@ -34,7 +34,7 @@ from whimbrel.hypervisors.qemu.translate import (
 )
 from whimbrel.model.by_hand import ByHand
 from whimbrel.model.inventory import Capability, MigrationAddress, Vm
-from whimbrel.model.method import Postcopy, Transport, rdma_refusal
+from whimbrel.model.method import Postcopy, Transport, rdma_refusal, zero_copy_refusal
 from whimbrel.model.migration import Phase
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def _agree(tuning: Tuning, address: MigrationAddress) -> None:
         raise ConfigError("The move shall be encrypted, but there is no key for it.")
     if address.encrypted and tuning.transport is Transport.RDMA:
         raise Unsupported("QEMU cannot encrypt a move by RDMA.", "Choose another method.")
-    refusal = rdma_refusal(tuning)
+    refusal = rdma_refusal(tuning) or zero_copy_refusal(tuning)
     if refusal is not None:
         raise Unsupported(*refusal)
 

@@ -106,12 +106,16 @@ def _machines(answer: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     }
 
 
+_BESIDE = {Capability.POSTCOPY_PREEMPT: "postcopy-ram", Capability.ZERO_COPY: "multifd"}
+"""What QEMU takes only together with something else (migration/options.c)."""
+
+
 async def _switches(monitor: Monitor) -> dict[Capability, str]:
     lacking = {}
     for capability, name in MIGRATION_CAPABILITIES.items():
         change = [{"capability": name, "state": True}]
-        if capability is Capability.POSTCOPY_PREEMPT:
-            change.insert(0, {"capability": "postcopy-ram", "state": True})
+        if capability in _BESIDE:
+            change.insert(0, {"capability": _BESIDE[capability], "state": True})
         refusal = await _refusal(monitor, "migrate-set-capabilities", {"capabilities": change})
         if refusal:
             lacking[capability] = refusal

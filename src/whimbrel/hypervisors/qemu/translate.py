@@ -22,6 +22,7 @@ MIGRATION_CAPABILITIES: dict[Capability, str] = {
     Capability.POSTCOPY_PREEMPT: "postcopy-preempt",
     Capability.PAUSE_BEFORE_SWITCHOVER: "pause-before-switchover",
     Capability.RDMA_PIN_ALL: "rdma-pin-all",
+    Capability.ZERO_COPY: "zero-copy-send",
 }
 """Capabilities that QEMU switches by name."""
 

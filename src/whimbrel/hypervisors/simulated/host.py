@@ -16,7 +16,7 @@ from whimbrel.hypervisors.simulated.migration import CourseOf, SimulatedMigratio
 from whimbrel.model.by_hand import ByHand
 from whimbrel.model.inventory import Capability, MigrationAddress, Vm
 from whimbrel.model.memory import HostProfile, LinkProfile, MemoryProfile, Survey
-from whimbrel.model.method import ACCELERATORS, Postcopy, Tuning
+from whimbrel.model.method import ACCELERATORS, Postcopy, Tuning, zero_copy_refusal
 from whimbrel.model.prediction import Course
 from whimbrel.model.units import GIB, format_size
 from whimbrel.ports import Machine, Migration, Reception
@@ -189,6 +189,9 @@ class SimulatedHypervisor:
             raise Unsupported(
                 f"{self._site.name} lacks: {', '.join(missing)}.", "Use another method."
             )
+        refusal = zero_copy_refusal(tuning)
+        if refusal is not None:
+            raise Unsupported(*refusal)
 
 
 def simulated_pair(

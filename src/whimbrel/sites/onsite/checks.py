@@ -23,8 +23,9 @@ _CLOCK_FLAGS = (
 )  # the last two: AMD, Intel
 _OTHERS = 0o077
 _LARGEST_BOOT_FILE = 1 << 29
-_CAP_IPC_LOCK = 14
-"""Who has this capability is held to no limit (capabilities(7)); linux/capability.h."""
+_CAP_IPC_LOCK, _CAP_SYS_RESOURCE = 14, 24
+"""Who has the first pins without limit, who has the second raises limits (capabilities(7));
+linux/capability.h."""
 
 _HUGE_PAGES = Path("/sys/kernel/mm/hugepages")
 
@@ -99,12 +100,37 @@ def _huge_pages() -> dict[str, int]:
 
 def _memlock() -> int | None:
     """Return how many bytes a VM may pin; None: as many as there are."""
-    for line in _text("/proc/self/status").splitlines():
-        key, _, value = line.partition(":")
-        if key == "CapEff" and int(value, 16) >> _CAP_IPC_LOCK & 1:
-            return None
+    if _may("self", "CapEff", _CAP_IPC_LOCK):
+        return None
     limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
     return None if limit == resource.RLIM_INFINITY else limit
+
+
+def preflight_pins(pid: int) -> dict[str, Any]:
+    """Return how many bytes a process may pin, and what lifts that.
+
+    "limit": none where there is no limit; "held": whether it is held to it; "may_be_raised":
+    whether root may raise it, which in a container it may not (its bounding set).
+    """
+    limit: int | None = 0  # where nothing is told nothing is known to be allowed
+    for line in _text(f"/proc/{pid}/limits").splitlines():
+        if line.startswith("Max locked memory"):
+            word = line.split()[3]
+            limit = None if word == "unlimited" else int(word)
+    return {
+        "limit": limit,
+        "held": not _may(str(pid), "CapEff", _CAP_IPC_LOCK),
+        "may_be_raised": _may("self", "CapBnd", _CAP_SYS_RESOURCE),
+    }
+
+
+def _may(process: str, kind: str, capability: int) -> bool:
+    """Tell whether one of a process's sets of capabilities holds one."""
+    for line in _text(f"/proc/{process}/status").splitlines():
+        key, _, value = line.partition(":")
+        if key == kind:
+            return bool(int(value, 16) >> capability & 1)
+    return False
 
 
 def _subflows() -> int | None:
@@ -176,4 +202,4 @@ def _text(path: str) -> str:
         return ""
 
 
-QUESTIONS = {"preflight_host": preflight_host}
+QUESTIONS = {"preflight_host": preflight_host, "preflight_pins": preflight_pins}

@@ -4,7 +4,14 @@ import fnmatch
 
 from whimbrel.model.check import Check, failed, passed, warned
 from whimbrel.model.inventory import Vm
-from whimbrel.model.preflight import HostFacts, HypervisorFacts, MachineFacts, Unknown
+from whimbrel.model.preflight import (
+    HostFacts,
+    HypervisorFacts,
+    MachineFacts,
+    PinFacts,
+    Unknown,
+)
+from whimbrel.model.units import format_size
 
 _IMMOVABLE = {
     # Kinds of devices (QEMU's names, as patterns), why they stay, and what to do instead.
@@ -326,3 +333,29 @@ def accelerator(vm: Vm, there: HypervisorFacts | Unknown, destination: HostFacts
 
 def _number(version: tuple[int, int, int]) -> str:
     return ".".join(map(str, version))
+
+
+def zero_copy(vm: Vm, running: MachineFacts, pins: PinFacts, source: str) -> Check:
+    """Fail where pages that are sent without copying them may not be pinned at the source.
+
+    They are pinned while they are under way, and QEMU gives a move up when no more may be
+    (ENOBUFS; io/channel-socket.c). How many that is nobody knows beforehand; libvirt raises the
+    limit to all of the guest's memory, whether QEMU is held to it or not, or gives the move up.
+    """
+    name = "zero-copy"
+    lifted = pins.may_be_raised if running.raises_limits else not pins.held
+    if lifted or pins.limit is None or pins.limit >= vm.memory:
+        return passed(name, f"Pages that are sent may be pinned on {source}.")
+    said = f"On {source} the VM may pin {format_size(pins.limit)} of {format_size(vm.memory)}"
+    if running.raises_limits:
+        return failed(
+            name,
+            f"{said}, and root there may not allow it more (CAP_SYS_RESOURCE), which libvirt "
+            "would do for the move.",
+            "Leave --zero-copy out.",
+        )
+    return failed(
+        name,
+        f"{said}.",
+        f"Leave --zero-copy out; or ulimit -l unlimited   # on {source}, before the VM starts",
+    )

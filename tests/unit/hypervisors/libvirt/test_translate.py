@@ -119,6 +119,11 @@ ROWS: dict[str, tuple[Tuning, set[str], dict[str, Any]]] = {
         {"RDMA_PIN_ALL"},
         {},
     ),
+    "ZEROCOPY": (
+        Tuning(channels=2, zero_copy=True),
+        {"PARALLEL", "ZEROCOPY"},
+        {"parallel.connections": 2},
+    ),
 }
 """Each setting with what it becomes, beside what every move has (qemu-facts' libvirt map)."""
 
@@ -197,6 +202,12 @@ def test_an_old_library_on_this_machine_is_named_as_the_one_that_lacks_it() -> N
 def test_an_old_qemu_below_a_new_libvirt_is_named() -> None:
     reasons = lacking(replace(NEWEST, hypervisor=7002000))
     assert "QEMU 8.2.0; this is 7.2.0" in reasons[Capability.SWITCHOVER_BANDWIDTH]
+
+
+def test_pages_are_copied_where_libvirt_or_qemu_is_too_old_to_do_without() -> None:
+    assert Capability.ZERO_COPY not in lacking(DEBIAN_12)
+    assert "libvirt 8.5.0" in lacking(replace(NEWEST, daemon=8004000))[Capability.ZERO_COPY]
+    assert "QEMU 7.1.0" in lacking(replace(NEWEST, hypervisor=7000000))[Capability.ZERO_COPY]
 
 
 JOB = {

@@ -49,6 +49,9 @@ def test_capabilities_are_switched_on_and_off_but_never_named_when_unknown() -> 
     assert not state["postcopy-ram"]
     known = KNOWN - {Capability.XBZRLE}
     assert "xbzrle" not in {entry["capability"] for entry in capabilities_for(tuning, known)}
+    assert not state["zero-copy-send"]
+    uncopied = capabilities_for(replace(tuning, zero_copy=True), KNOWN)
+    assert {"capability": "zero-copy-send", "state": True} in uncopied
 
 
 def test_qemu_as_it_comes_keeps_its_bandwidth_cap() -> None:

@@ -2,9 +2,16 @@ from dataclasses import replace
 
 import pytest
 
-from whimbrel.model.check import Result
+from whimbrel.model.check import Check, Result
 from whimbrel.model.inventory import Vm
-from whimbrel.model.preflight import DiskState, HostFacts, HypervisorFacts, MachineFacts, Unknown
+from whimbrel.model.preflight import (
+    DiskState,
+    HostFacts,
+    HypervisorFacts,
+    MachineFacts,
+    PinFacts,
+    Unknown,
+)
 from whimbrel.theory.checks import machine as rules
 
 VM = Vm("web", 1 << 30)
@@ -202,3 +209,31 @@ def test_a_qemu_that_does_not_start_is_told_with_what_mends_it() -> None:
     assert missing.result is Result.FAIL
     assert "apt-get install" in missing.remedy
     assert "modprobe" in rules.accelerator(KVM, Unknown("no kvm"), B).remedy
+
+
+TIGHT = PinFacts(8 << 20, held=True, may_be_raised=False)
+
+
+def pinning(running: MachineFacts, pins: PinFacts) -> Check:
+    return rules.zero_copy(VM, running, pins, "a")
+
+
+def test_pages_that_are_sent_uncopied_must_be_allowed_to_be_pinned() -> None:
+    for enough in (None, VM.memory):
+        assert pinning(RUNS, replace(TIGHT, limit=enough)).result is Result.PASS
+    assert pinning(RUNS, replace(TIGHT, held=False)).result is Result.PASS
+    check = pinning(RUNS, replace(TIGHT, may_be_raised=True))  # but nobody does it
+    assert check.result is Result.FAIL
+    assert "may pin 8 MiB of 1 GiB" in check.detail
+    assert "ulimit -l" in check.remedy
+
+
+def test_what_raises_limits_for_a_move_must_be_allowed_to() -> None:
+    managed = replace(RUNS, raises_limits=True)
+    assert pinning(managed, replace(TIGHT, may_be_raised=True)).result is Result.PASS
+    assert pinning(managed, replace(TIGHT, limit=VM.memory)).result is Result.PASS
+    for held in (True, False):  # libvirt does not look whether QEMU is held to its limit
+        check = pinning(managed, replace(TIGHT, held=held))
+        assert check.result is Result.FAIL
+        assert "CAP_SYS_RESOURCE" in check.detail
+        assert "ulimit" not in check.remedy
