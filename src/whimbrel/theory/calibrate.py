@@ -220,11 +220,13 @@ def _paces(past: Sequence[_Past]) -> dict[StreamKind, float]:
 def _flows(past: _Past) -> tuple[float, float, float] | None:
     """Return expected and observed seconds in which memory flowed, and how full the link was.
 
-    The last is the expected share of its goodput; None where a limit decided.
+    The last is the expected share of its goodput; None where a limit decided, or where devices
+    of their own carried it (RDMA), which tell nothing of what TCP gets.
     """
     survey, tuning = past.survey, past.record.tuning
     seen = past.record.observed.total_time
-    if tuning.as_qemu_comes or tuning.bandwidth_limit is not None or seen is None:
+    limited = tuning.as_qemu_comes or tuning.bandwidth_limit is not None
+    if limited or tuning.transport is Transport.RDMA or seen is None:
         return None
     expected = past.course.total_time - survey.source.setup_seconds
     spent = seen - survey.source.setup_seconds

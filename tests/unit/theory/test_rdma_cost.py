@@ -3,10 +3,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from unit.records import SURVEY, moved
 from unit.theory.guests import KVM, still_guest
 from whimbrel.model.memory import HostProfile, LinkProfile, MemoryProfile, Survey
-from whimbrel.model.method import Transport, Tuning
+from whimbrel.model.method import Method, Transport, Tuning
 from whimbrel.model.units import GIB, PAGE
+from whimbrel.theory.calibrate import calibrate
 from whimbrel.theory.draws import draw
 from whimbrel.theory.rates import Costs, costs, pinning, resent
 from whimbrel.theory.rules import QemuRules
@@ -102,3 +104,17 @@ def test_a_move_with_pin_all_carries_all_memory() -> None:
     guest = still_guest()
     course = simulate(guest, PINNED, KVM)
     assert course.wire_bytes >= guest.memory.total
+
+
+@pytest.mark.parametrize("card", [None, 5e9], ids=["emulated", "a card"])
+def test_slow_moves_by_rdma_teach_nothing_of_what_tcp_gets(card: float | None) -> None:
+    link = replace(SURVEY.link, rdma=card)
+    halved = {streams: rate / 2 for streams, rate in link.goodput.items()}
+    slow = replace(link, goodput=halved, rdma=card and card / 2)
+    record = moved(
+        method=Method.RDMA, survey=replace(SURVEY, link=link), truth=replace(SURVEY, link=slow)
+    )
+    found = calibrate([record] * 9, "a", "b", before=2000.0)
+    assert found.moves == 9
+    assert found.link == 1.0
+    assert not found.pace
