@@ -8,7 +8,7 @@ Every figure of a survey is taken before the move it speaks of.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,6 +16,7 @@ import psutil
 
 from whimbrel.lab.guests import Guest
 from whimbrel.lab.plan import Planned
+from whimbrel.lab.proc import ThreadClass
 from whimbrel.lab.stage import Stage
 from whimbrel.lab.surveyed import survey_stage
 from whimbrel.model.method import Method, Policy, Postcopy, Tuning, tuning_for
@@ -243,6 +244,18 @@ def _headroom(surveyed: Surveyed, scenario: Scenario) -> float:
     return headroom_left(free, scenario.guest.memory, psutil.virtual_memory().total)
 
 
+_SENDING = (ThreadClass.MIGRATION, ThreadClass.CHANNEL)
+"""Threads that do nothing but move the guest."""
+
+_RECEIVING = (*_SENDING, ThreadClass.MAIN)
+"""Those that receive a plain stream: the main thread does, which has nothing else to do yet."""
+
+
+def _used(by_class: Mapping[str, float], kinds: Sequence[ThreadClass]) -> float | None:
+    """Return the CPU seconds of these kinds of threads; None where threads were not told apart."""
+    return sum(by_class.get(kind.value, 0.0) for kind in kinds) if by_class else None
+
+
 def record_of(run: Run, said: Said, began: float, ended: float) -> MoveRecord:
     """Return a lab move as a history keeps it, its survey as it was before any correction.
 
@@ -260,8 +273,10 @@ def record_of(run: Run, said: Said, began: float, ended: float) -> MoveRecord:
         downtime_reported=seen.downtime_reported,
         downtime_expected=seen.downtime_expected,
         wire_bytes=seen.wire_bytes,
-        source_cpu_seconds=seen.source_cpu_seconds,
-        destination_cpu_seconds=seen.destination_cpu_seconds,
+        source_cpu_seconds=_used(seen.source_cpu_by_class, _SENDING),
+        destination_cpu_seconds=_used(
+            seen.destination_cpu_by_class, _SENDING if said.tuning.channels else _RECEIVING
+        ),
     )
     return MoveRecord(
         began=began,

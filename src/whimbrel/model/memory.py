@@ -77,12 +77,19 @@ class WireRatio:
     Attributes:
         all: Over all non-zero memory; applies to the first pass.
         dirty: Over recently dirtied memory; applies from the second pass on.
-        error: Uncertainty of both.
+        error: Relative standard error of `all`.
+        dirty_error: Likewise of `dirty`; None: as that of `all`.
     """
 
     all: float
     dirty: float
     error: float = 0.0
+    dirty_error: float | None = None
+
+    @property
+    def later_error(self) -> float:
+        """Relative standard error from the second pass on."""
+        return self.error if self.dirty_error is None else self.dirty_error
 
 
 @dataclass(frozen=True)
@@ -195,7 +202,10 @@ class HostProfile:
     Attributes:
         spare_cores: Cores left for the move while the guest works.
         copy_seconds: CPU seconds to scan, copy and send one page.
-        receive_seconds: CPU seconds to receive and place one page.
+        receive_seconds: CPU seconds to receive and place one page from a plain stream, which
+            passes through a buffer.
+        scatter_seconds: Likewise from a channel, which is read straight into the pages; None:
+            as `receive_seconds`.
         zero_seconds: Seconds to find one page zero.
         untouched_seconds: Likewise for a page that was never provided; several microseconds
             where memory is file-backed and shared, since reading provides it.
@@ -224,6 +234,7 @@ class HostProfile:
     spare_cores: float = 2.0
     copy_seconds: float = 0.6e-6
     receive_seconds: float = 0.6e-6
+    scatter_seconds: float | None = None
     zero_seconds: float = 0.18e-6
     untouched_seconds: float = 0.18e-6
     touch_seconds: float = 0.5e-6
@@ -242,6 +253,11 @@ class HostProfile:
     load_seconds: float = 0.005
     waking_pages: float = 15.0
     error: float = 0.0
+
+    @property
+    def scattering(self) -> float:
+        """CPU seconds to receive and place one page from a channel."""
+        return self.receive_seconds if self.scatter_seconds is None else self.scatter_seconds
 
     def compression_speed(self, compression: Compression) -> float:
         """Return raw bytes per second and core; infinite where it was never measured."""

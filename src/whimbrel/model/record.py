@@ -22,8 +22,9 @@ class MoveFigures:
             the guest.
         wire_bytes: Bytes on the wire.
         normal_pages: Pages sent with content.
-        source_cpu_seconds: CPU the move took at the source.
-        destination_cpu_seconds: CPU the move took at the destination.
+        source_cpu_seconds: CPU the move took at the source, by the threads that move the guest
+            only; None where those could not be told from its vCPUs.
+        destination_cpu_seconds: Likewise at the destination.
     """
 
     total_time: float | None = None

@@ -1,6 +1,6 @@
 """What pages hold: how far each codec shortens them, as streams do, and how fast. Pure but for CPU.
 
-A page compressed alone tells the level, from many pages at random; a stream does better than
+A page compressed alone tells the level, from many pages all over memory; a stream does better than
 pages alone, by a factor that a few runs tell (docs/survey.md). What an accelerator does is taken
 for what zlib does at its lowest level: the same format, and no slower. QEMU keeps one stream per
 channel and flushes it once per packet of 128 pages (multifd-zlib.c 95-161, multifd-zstd.c
@@ -70,7 +70,7 @@ def shortened(
 
     Args:
         compression: The codec and level.
-        alone: Non-zero pages at random.
+        alone: Non-zero pages from all over memory.
         dirtied: Non-zero pages that were written lately.
         runs: Non-zero pages as they lie in memory, up to 128 in each.
 
@@ -82,11 +82,11 @@ def shortened(
     found = _streamed(compression, [run for run in runs if run])
     single = _sizes(compression, alone or dirtied)
     later = _sizes(compression, dirtied or alone)
-    error = float(np.hypot(max(_error(single), _error(later)), found.doubt))
     ratio = WireRatio(
         all=float(single.mean()) * found.correction,
         dirty=float(later.mean()) * found.correction,
-        error=error,
+        error=float(np.hypot(_error(single), found.doubt)),
+        dirty_error=float(np.hypot(_error(later), found.doubt)),
     )
     return Shortened(ratio, found.speed, found.restoring)
 

@@ -253,7 +253,7 @@ def empty_pages(pages: Numbers, zero: NDArray[np.bool_], there: Provided) -> flo
 
 @dataclass(frozen=True)
 class _Chosen:
-    """Pages whose content is read: non-zero ones at random, written ones, and runs."""
+    """Pages whose content is read: non-zero ones from all over, written ones, and runs."""
 
     alone: Numbers
     written: Numbers
@@ -298,9 +298,10 @@ def _runs(there: Provided, count: int, generator: np.random.Generator) -> list[N
 
 
 def _some(pages: Numbers, count: int, generator: np.random.Generator) -> Numbers:
+    """Choose pages at equal distances of their order: neighbours hold the same kind of content."""
     if len(pages) <= count:
         return pages
-    return np.sort(generator.choice(pages, count, replace=False))
+    return pages[((np.arange(count) + generator.random()) / count * len(pages)).astype(np.int64)]
 
 
 async def _read(guest: Inspection, pages: Numbers) -> bytes:

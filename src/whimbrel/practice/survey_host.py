@@ -76,6 +76,7 @@ def profile_from(
         base,
         copy_seconds=float(told["copy"]),
         receive_seconds=float(told["receive"]),
+        scatter_seconds=float(told["scatter"]),
         touch_seconds=float(told["touch"]),
         error=max(base.error, ERROR),
         compress_speed={

@@ -149,13 +149,13 @@ def _worst(survey: Survey, tuning: Tuning, floor: float | None) -> Draws:
     """Return the survey as one draw: link at its floor, hosts and ratios at their worst."""
     streams = tuning.channels or 1
     goodput = floor if floor is not None else low_goodput(survey.link, streams)
-    ratio = math.exp(Z90 * survey.memory.ratio(tuning.compression).error)
+    ratio = survey.memory.ratio(tuning.compression)
     best = draw(survey, tuning)
     return replace(
         best,
         goodput=np.array([goodput]),
-        first_ratio=best.first_ratio * ratio,
-        later_ratio=best.later_ratio * ratio,
+        first_ratio=best.first_ratio * math.exp(Z90 * ratio.error),
+        later_ratio=best.later_ratio * math.exp(Z90 * ratio.later_error),
         answer=np.array([math.exp(Z90 * ANSWER_ERROR)]),
         source_cost=np.array([math.exp(Z90 * survey.source.error)]),
         destination_cost=np.array([math.exp(Z90 * survey.destination.error)]),

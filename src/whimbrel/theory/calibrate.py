@@ -17,15 +17,10 @@ from whimbrel.model.memory import LinkProfile, Survey
 from whimbrel.model.method import Postcopy, StreamKind, Transport, Tuning
 from whimbrel.model.prediction import Course
 from whimbrel.model.record import MoveRecord
-from whimbrel.theory.corrections import Corrections
+from whimbrel.theory.corrections import DOUBT, WIDEST, Corrections
+from whimbrel.theory.postcopy import faults
 from whimbrel.theory.rules import QemuRules
 from whimbrel.theory.simulate import simulate
-
-DOUBT = 2
-"""How many moves without any correction are added to the past ones."""
-
-WIDEST = 20.0
-"""No correction is larger than this factor, or smaller than its inverse."""
 
 LONGEST = 1.0
 """Seconds; nothing is corrected by adding or taking more."""
@@ -84,18 +79,23 @@ def calibrate(
         for each in records
         if each.survey is not None and _teaches(each, source, destination, before)
     ]
-    receiving = _settled([_destination_page(each) for each in past])
-    return Corrections(
+    channels = [each for each in past if each.record.tuning.channels]
+    plain = [each for each in past if not each.record.tuning.channels]
+    pages = Corrections(
+        copies=_told(map(_copy, past)),
+        receipts=_told(map(_receipt, plain)),
+        scatters=_told(map(_receipt, channels)),
+    )
+    return replace(
+        pages,
         moves=len(past),
         link=_settled([_link(each) for each in past]),
         stop=_settled([_stop(each) for each in past]),
         load=_added([_load(each) for each in past]),
         waking=_settled([_waking(each) for each in past]),
         start=_added([_start(each) for each in past]),
-        source_page=_settled([_source_page(each) for each in past]),
-        destination_page=receiving,
-        first_touch=_settled([_first_touch(each, receiving) for each in past]),
-        pace=_paces(past),
+        first_touch=_settled([_prepared(each) for each in past]),
+        pace=_paces([_corrected(each, pages) for each in past]),
         hinted=min(1.0, _settled([_hinted(each) for each in past])),
     )
 
@@ -262,21 +262,26 @@ def _load(past: _Past) -> float | None:
 
 
 def _waking(past: _Past) -> float | None:
-    """Return observed over expected seconds that a guest waited for its first missing pages."""
+    """Return observed over expected pages that a guest waited for first after the switch."""
     record, seen = past.record, past.record.observed
     if seen.downtime is None or seen.downtime_reported is None:
         return None
     if record.tuning.postcopy not in _SURELY:
         return None
-    none = replace(past.survey.destination, waking_pages=0.0)
-    without = simulate(
-        replace(past.survey, destination=none), record.tuning, past.rules, deadline=PATIENCE
-    )
-    late = past.course.downtime - past.course.downtime_reported
-    rest = without.downtime - without.downtime_reported
-    if late - rest < TELLING:
+    rest, every = (_standing(past, pages) for pages in (0.0, math.inf))
+    longest = every - rest
+    expected = faults(past.course.downtime - past.course.downtime_reported - rest, longest)
+    if expected < TELLING:
         return None
-    return max(0.0, (seen.downtime - seen.downtime_reported - rest)) / (late - rest)
+    return faults(seen.downtime - seen.downtime_reported - rest, longest) / expected
+
+
+def _standing(past: _Past, pages: float) -> float:
+    """Return by how long downtime exceeds what is reported when the guest needs so many pages."""
+    needing = replace(past.survey.destination, waking_pages=pages)
+    survey = replace(past.survey, destination=needing)
+    course = simulate(survey, past.record.tuning, past.rules, deadline=PATIENCE)
+    return course.downtime - course.downtime_reported
 
 
 def _start(past: _Past) -> float | None:
@@ -294,45 +299,55 @@ def _copied(tuning: Tuning) -> bool:
     return plain and tuning.transport is Transport.TCP
 
 
-def _source_page(past: _Past) -> float | None:
-    """Return observed over expected CPU to copy a page, zero pages taken as expected."""
-    record, survey = past.record, past.survey
-    seen, pages = record.observed.source_cpu_seconds, record.observed.normal_pages
-    copying = survey.source.copy_seconds
-    if seen is None or not pages or copying <= 0 or not _copied(record.tuning):
+def _pages(past: _Past) -> float | None:
+    """Return how many pages with content a move sent, by the bytes that it sent."""
+    if not _copied(past.record.tuning) or not past.course.wire_bytes:
         return None
-    marks = past.course.source_cpu_seconds - past.course.normal_pages * copying
-    return (seen - marks) / (pages * copying)
+    counted, sent = past.record.observed.normal_pages, past.record.observed.wire_bytes
+    if counted is not None or sent is None:
+        return counted
+    return past.course.normal_pages * sent / past.course.wire_bytes
 
 
-def _destination_page(past: _Past) -> float | None:
-    """Return observed over expected CPU to receive a page, where none is touched first."""
-    record, survey = past.record, past.survey
-    seen, pages = record.observed.destination_cpu_seconds, record.observed.normal_pages
-    receiving = survey.destination.receive_seconds
-    if seen is None or not pages or receiving <= 0 or not _copied(record.tuning):
+def _copy(past: _Past) -> float | None:
+    """Return the CPU seconds that a page with content took, zero pages taken as expected."""
+    seen, pages, course = past.record.observed.source_cpu_seconds, _pages(past), past.course
+    if seen is None or not pages:
         return None
-    return None if record.tuning.prepared_memory is None else seen / (pages * receiving)
+    marks = course.source_cpu_seconds - course.normal_pages * past.survey.source.copy_seconds
+    return (seen - marks) / pages
 
 
-def _first_touch(past: _Past, receiving: float) -> float | None:
-    """Return observed over expected CPU of a first touch, receiving taken as corrected."""
-    if past.record.tuning.prepared_memory is not None:
-        return _prepared(past)
-    record, survey = past.record, past.survey
-    seen, pages = record.observed.destination_cpu_seconds, record.observed.normal_pages
-    touching = survey.destination.touch_seconds
-    if seen is None or not pages or touching <= 0 or not _copied(record.tuning):
+def _receipt(past: _Past) -> float | None:
+    """Return the CPU seconds in which a page was received, where none was touched first."""
+    seen, pages = past.record.observed.destination_cpu_seconds, _pages(past)
+    if seen is None or not pages or past.record.tuning.prepared_memory is None:
         return None
-    touched = min(pages, survey.memory.pages * (1 - survey.memory.zero_share))
-    if touched <= 0:
-        return None
-    received = pages * survey.destination.receive_seconds * receiving
-    return (seen - received) / (touched * touching)
+    return seen / pages
+
+
+def _told(seconds: Iterable[float | None]) -> tuple[float, ...]:
+    """Return what moves tell, the least first."""
+    return tuple(sorted(each for each in seconds if each is not None and each > 0))
+
+
+def _corrected(past: _Past, pages: Corrections) -> _Past:
+    """Return a past move with its pages' CPU as it is known today."""
+    survey = replace(
+        past.survey,
+        source=pages.on_source(past.survey.source),
+        destination=pages.on_destination(past.survey.destination),
+    )
+    if survey == past.survey:
+        return past
+    course = simulate(survey, past.record.tuning, past.rules, deadline=PATIENCE)
+    return replace(past, survey=survey, course=course)
 
 
 def _prepared(past: _Past) -> float | None:
     """Return observed over expected seconds to touch memory that is prepared beforehand."""
+    if past.record.tuning.prepared_memory is None:
+        return None
     seen, start = past.record.observed.preparation_time, past.survey.destination.start_seconds
     expected = past.course.preparation_time - start
     if seen is None or expected <= 0:

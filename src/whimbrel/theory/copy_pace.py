@@ -16,7 +16,8 @@ import numpy as np
 
 from whimbrel.model.memory import LinkProfile
 from whimbrel.model.record import MoveRecord
-from whimbrel.theory.calibrate import DOUBT, LAST, WIDEST, alike
+from whimbrel.theory.calibrate import LAST, alike
+from whimbrel.theory.corrections import DOUBT, WIDEST
 from whimbrel.theory.storage import BEGINNING
 
 TELLING = 2.0

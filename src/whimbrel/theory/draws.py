@@ -1,6 +1,8 @@
 """A survey as arrays: one entry per draw of what its uncertainty leaves open."""
 
 from dataclasses import dataclass, fields
+from functools import lru_cache
+from statistics import NormalDist
 
 import numpy as np
 
@@ -97,7 +99,7 @@ def draw(
     def vary(error: float) -> Floats:
         if generator is None:
             return np.ones(count)
-        return np.exp(error * generator.standard_normal(count))
+        return np.exp(error * _normals(generator, count))
 
     curve = memory.dirty
     zero, pages, gathered = _split(survey, vary(curve.size_error), generator, count)
@@ -106,7 +108,8 @@ def draw(
     told = memory.free / PAGE * tuning.free_page_hints
     hinted = np.minimum(hintable(memory) * tuning.free_page_hints, rest)
     blank = np.clip(told - hinted, 0.0, zero)
-    compressing = vary(ratio.error)
+    # The same deviates for both passes: what streams make of single pages is in both ratios.
+    compressing = np.zeros(count) if generator is None else _normals(generator, count)
     return Draws(
         goodput=link.goodput_for(tuning.channels or 1) * vary(link.error),
         zero=zero - blank,
@@ -117,14 +120,32 @@ def draw(
         pages=pages,
         rates=rates * vary(curve.rate_error)[:, None],
         cyclic=np.array([each.cyclic for each in curve.classes], dtype=np.bool_),
-        first_ratio=ratio.all * compressing,
-        later_ratio=ratio.dirty * compressing,
+        first_ratio=ratio.all * np.exp(ratio.error * compressing),
+        later_ratio=ratio.dirty * np.exp(ratio.later_error * compressing),
         headers=HEADERS * vary(HEADERS_ERROR),
         waking=vary(WAKING_ERROR),
         answer=vary(ANSWER_ERROR),
         source_cost=vary(survey.source.error),
         destination_cost=vary(survey.destination.error),
     )
+
+
+def _normals(generator: np.random.Generator, count: int) -> Floats:
+    """Draw standard normal deviates, one from each of `count` equally likely strata.
+
+    So a median over the draws is that of the distribution, and not off by chance (a Latin
+    hypercube: McKay, Beckman, Conover 1979).
+    """
+    if count == 1:
+        return generator.standard_normal(1)
+    return generator.permutation(_strata(count))
+
+
+@lru_cache(maxsize=8)
+def _strata(count: int) -> Floats:
+    """Return the medians of so many equally likely strata of the standard normal, (D,)."""
+    normal = NormalDist()
+    return np.array([normal.inv_cdf((each + 0.5) / count) for each in range(count)])
 
 
 KEPT = 5632
@@ -159,7 +180,7 @@ def _split(
     memory = survey.memory
     share = np.full(count, memory.zero_share)
     if generator is not None:
-        share = np.clip(share + memory.zero_error * generator.standard_normal(count), 0.0, 1.0)
+        share = np.clip(share + memory.zero_error * _normals(generator, count), 0.0, 1.0)
     zero = share * memory.pages
     counts = np.array([each.pages for each in memory.dirty.classes], dtype=np.float64)
     rates = np.array([each.rate for each in memory.dirty.classes], dtype=np.float64)

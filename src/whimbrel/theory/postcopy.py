@@ -4,6 +4,7 @@ Downtime ends for QEMU's source before the destination has loaded the device sta
 (migration.c 2866), so what it reports is less than what the guest stands still.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,9 @@ from whimbrel.theory.switchover import stopping
 
 FAULT_SECONDS = 0.5e-3
 """Seconds of both hosts to ask for one missing page, place it and wake the guest."""
+
+MOST_BELIEVED = 3.0
+"""Times the seconds of all missing pages that waiting for the first ones is believed to take."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ def pull(
     queue = 0.0 if preempt else survey.link.in_flight_for(1) / draws.goodput
     each = survey.link.latency + FAULT_SECONDS + page.seconds + queue
     faults = _faults(layout, missing, seconds)
-    waking = np.minimum(survey.destination.waking_pages * draws.waking * each, seconds)
+    waking = standing(survey.destination.waking_pages * draws.waking * each, seconds)
     return Pull(
         downtime=reported + draining + survey.link.latency + loading + waking,
         reported=reported,
@@ -84,6 +88,34 @@ def pull(
         zero=marks,
         waiting=np.minimum(faults * each, seconds),
     )
+
+
+def standing(faults: Floats, seconds: Floats) -> Floats:
+    """Return how long a guest waits for its first pages, each of which may come by itself.
+
+    Pages come in the order of addresses, wherever the guest waits: of those that it needs at
+    time t only 1 - t / seconds are missing still. So dt = (1 - t / seconds) df, and t is
+    seconds * (1 - exp(-faults / seconds)): never longer than all missing pages take.
+
+    Args:
+        faults: Seconds that the pages would take if none came by itself, (D,).
+        seconds: That all missing pages take, (D,).
+    """
+    safe = np.maximum(seconds, 1e-9)
+    waited: Floats = -safe * np.expm1(-faults / safe)
+    return waited
+
+
+def faults(standing_still: float, seconds: float) -> float:
+    """Return the `faults` that make a guest wait that long: `standing` the other way round.
+
+    A guest that waited until the last page tells little of how many it needed; three times
+    those seconds are the most that is believed.
+    """
+    if seconds <= 0:
+        return 0.0
+    left = 1 - max(0.0, standing_still) / seconds
+    return seconds * min(-math.log(left), MOST_BELIEVED) if left > 0 else seconds * MOST_BELIEVED
 
 
 def _faults(layout: Layout, missing: Floats, seconds: Floats) -> Floats:

@@ -296,7 +296,7 @@ def _channels(
     compress = _compressing(survey, tuning.compression) * draws.source_cost
     source = survey.source.copy_seconds * draws.source_cost + compress
     restore = _restoring(survey, tuning.compression)
-    receive = (survey.destination.receive_seconds + restore) * draws.destination_cost
+    receive = (survey.destination.scattering + restore) * draws.destination_cost
     touch = _touch(survey, tuning) * draws.destination_cost
     here = min(channels, _idle(survey, survey.source))
     there = min(channels, _idle(survey, survey.destination))

@@ -16,7 +16,7 @@ from whimbrel.practice.survey_host import (
 )
 
 ZLIB = Compression(Codec.ZLIB, 1)
-TOLD = {"copy": 1e-6, "receive": 2e-6, "touch": 3e-6, "deflate": 50e6}
+TOLD = {"copy": 1e-6, "receive": 2e-6, "scatter": 1.5e-6, "touch": 3e-6, "deflate": 50e6}
 
 
 def shortened(speed: float) -> dict[Compression, Shortened]:
@@ -26,7 +26,8 @@ def shortened(speed: float) -> dict[Compression, Shortened]:
 def test_what_the_host_measured_of_itself_stands_in_its_profile() -> None:
     base = HostProfile(spare_cores=1.5, setup_seconds=0.3)
     found = profile_from(base, TOLD, {}, 0.0)
-    assert (found.copy_seconds, found.receive_seconds, found.touch_seconds) == (1e-6, 2e-6, 3e-6)
+    costs = (found.copy_seconds, found.receive_seconds, found.scattering, found.touch_seconds)
+    assert costs == (1e-6, 2e-6, 1.5e-6, 3e-6)
     assert (found.spare_cores, found.setup_seconds) == (1.5, 0.3)
     assert found.error > 0
 

@@ -93,6 +93,7 @@ def test_what_memory_costs_is_measured() -> None:
     told = load.cost(touched=16 << 20, sample=os.urandom(1 << 18))
     assert 1e-8 < told["copy"] < 1e-3
     assert 1e-8 < told["receive"] < 1e-3
+    assert 1e-8 < told["scatter"] < 1e-3
     assert 0 <= told["touch"] < 1e-3
     assert told["deflate"] > 1e6
     assert load.cost(touched=0)["deflate"] == 0.0

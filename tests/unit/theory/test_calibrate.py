@@ -6,13 +6,13 @@ from hypothesis import strategies as st
 
 from unit.records import SURVEY, moved, seen
 from unit.theory.guests import KVM
-from whimbrel.model.memory import Survey
+from whimbrel.model.memory import LinkProfile, Survey
 from whimbrel.model.method import Method, Settings, StreamKind, tuning_for
 from whimbrel.model.outcome import Ending
 from whimbrel.model.record import MoveRecord
 from whimbrel.model.units import MIB
-from whimbrel.theory.calibrate import WIDEST, calibrate
-from whimbrel.theory.corrections import Corrections
+from whimbrel.theory.calibrate import calibrate
+from whimbrel.theory.corrections import WIDEST, Corrections, page_seconds
 from whimbrel.theory.dirtying import uniform
 from whimbrel.theory.simulate import simulate
 
@@ -26,6 +26,10 @@ def learn(*records: MoveRecord, before: float = 2000.0) -> Corrections:
 def factors(corrections: Corrections) -> dict[str, float]:
     found = asdict(corrections)
     del found["moves"]
+    for name, told in (("copies", "copy"), ("receipts", "receive"), ("scatters", "receive")):
+        surveyed = SURVEY.source if told == "copy" else SURVEY.destination
+        measured = getattr(surveyed, f"{told}_seconds")
+        found[name] = page_seconds(found[name], measured) / measured
     found |= {f"pace of {kind}": value for kind, value in found.pop("pace").items()}
     # Seconds that are added, told as factors of one second.
     return found | {name: 1.0 + found[name] for name in ("load", "start")}
@@ -170,20 +174,43 @@ def test_what_was_left_over_by_chance_is_not_blamed_on_loading() -> None:
     assert learn(*[late] * MOVES).load == pytest.approx(0.0, abs=0.005)
 
 
-def test_costs_per_page_are_found_and_the_first_touch_only_without_preparation() -> None:
-    dear = replace(
-        SURVEY,
-        source=replace(SURVEY.source, copy_seconds=1.2e-6),
-        destination=replace(SURVEY.destination, receive_seconds=0.9e-6),
-    )
-    prepared = learn(*[moved(truth=dear)] * MOVES)
-    assert prepared.source_page == pytest.approx(2.0, rel=0.02)
-    assert prepared.destination_page == pytest.approx(1.5, rel=0.02)
-    assert prepared.first_touch == 1.0
-    touchy = replace(SURVEY, destination=replace(SURVEY.destination, touch_seconds=1.5e-6))
-    fresh = learn(*[moved(method=Method.QEMU_DEFAULT, truth=touchy)] * MOVES)
-    assert fresh.first_touch == pytest.approx(3.0, rel=0.02)
-    assert fresh.destination_page == 1.0
+DEAR = replace(
+    SURVEY,
+    source=replace(SURVEY.source, copy_seconds=1.2e-6),
+    destination=replace(SURVEY.destination, receive_seconds=0.9e-6, scatter_seconds=0.3e-6),
+)
+
+
+@pytest.mark.parametrize("method", [Method.TCP, Method.MULTICHANNEL])
+def test_what_pages_cost_is_found(method: Method) -> None:
+    found = learn(*[moved(method=method, truth=DEAR)] * MOVES).on(SURVEY)
+    assert found.source.copy_seconds == pytest.approx(1.2e-6, rel=0.02)
+    receiving = {Method.TCP: 0.9e-6, Method.MULTICHANNEL: 0.6e-6}
+    assert found.destination.receive_seconds == pytest.approx(receiving[method], rel=0.02)
+    scattering = {Method.TCP: 0.9e-6, Method.MULTICHANNEL: 0.3e-6}
+    assert found.destination.scattering == pytest.approx(scattering[method], rel=0.02)
+
+
+def test_what_a_page_cost_while_a_move_waited_for_its_link_is_not_what_it_costs() -> None:
+    eager, waiting = moved(method=Method.TCP, truth=DEAR), moved(method=Method.TCP)
+    waking = seen(waiting, source_cpu_seconds=10 * (DEAR.source.copy_seconds / 0.6e-6))
+    found = learn(*[eager] * 10, *[waking] * 10).on(SURVEY)
+    assert found.source.copy_seconds == pytest.approx(1.2e-6, rel=0.02)
+
+
+def test_a_destination_whose_pages_were_touched_first_does_not_tell_what_receiving_costs() -> None:
+    fresh = learn(*[moved(method=Method.QEMU_DEFAULT, truth=DEAR)] * MOVES)
+    assert fresh.receipts == ()
+
+
+def test_a_pace_is_not_learnt_for_what_the_pages_cost_already() -> None:
+    """A dearer page explains the time, so nothing is left to be explained by the pace."""
+    fast = replace(SURVEY, link=LinkProfile({1: 1e11, 2: 1e11}))
+    dear = replace(fast, source=replace(fast.source, copy_seconds=2.4e-6))
+    past = [moved(survey=fast, truth=dear, method=Method.TCP)] * MOVES
+    found = learn(*past)
+    assert found.on(fast).source.copy_seconds == pytest.approx(2.4e-6, rel=0.02)
+    assert found.pace[StreamKind.PLAIN] == pytest.approx(1.0, rel=0.05)
 
 
 def test_a_bandwidth_limit_says_nothing_about_the_link() -> None:
@@ -222,7 +249,8 @@ def test_no_figure_makes_anything_zero_or_negative(
     names = ("total_time", "downtime", "wire_bytes", "source_cpu_seconds", "normal_pages")
     base = moved(method=method)
     found = learn(*[seen(base, **dict(zip(names, each, strict=True))) for each in told] * 3)
-    assert all(1 / WIDEST <= factor <= WIDEST for factor in factors(found).values())
+    near = 1 + 1e-9  # of the division
+    assert all(1 / WIDEST / near <= each <= WIDEST * near for each in factors(found).values())
     survey = found.on(SURVEY)
     assert survey.source.state_bytes >= 1
     assert min(survey.link.goodput.values()) > 0

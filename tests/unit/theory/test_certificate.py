@@ -64,7 +64,9 @@ def at_worst(survey: Survey) -> Survey:
 
     def slower(host: HostProfile) -> HostProfile:
         seconds = {
-            name: getattr(host, name) * slow for name in vars(host) if name.endswith("_seconds")
+            name: value * slow
+            for name, value in vars(host).items()
+            if name.endswith("_seconds") and value is not None
         }
         return replace(host, error=0.0, **seconds)
 

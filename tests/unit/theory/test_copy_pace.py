@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from unit.records import SURVEY, copied
 from whimbrel.model.outcome import Ending
 from whimbrel.model.record import MoveRecord
-from whimbrel.theory.calibrate import DOUBT, WIDEST
 from whimbrel.theory.copy_pace import TELLING, copy_pace, pace_of
+from whimbrel.theory.corrections import DOUBT, WIDEST
 
 LINK = SURVEY.link
 ratios = st.floats(0.05, 20.0)

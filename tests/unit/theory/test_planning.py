@@ -123,12 +123,16 @@ def test_the_quickest_is_taken_and_called_go_only_where_it_is_sure_to_complete()
 
 
 @pytest.mark.parametrize(
-    ("goal", "method"), [(Goal.LEAST_TRAFFIC, Method.COMPRESSED), (Goal.LEAST_CPU, Method.POSTCOPY)]
+    ("goal", "methods"),
+    [
+        (Goal.LEAST_TRAFFIC, {Method.COMPRESSED}),
+        (Goal.LEAST_CPU, {Method.POSTCOPY, Method.TCP}),  # as good as each other, to 5 %
+    ],
 )
-def test_the_goal_decides(goal: Goal, method: Method) -> None:
+def test_the_goal_decides(goal: Goal, methods: set[Method]) -> None:
     chosen = plan(situation(BUSY, ALL - {Capability.RDMA}), replace(WISH, goal=goal)).chosen
     assert chosen is not None
-    assert chosen.candidate.method is method
+    assert chosen.candidate.method in methods
 
 
 def test_what_was_beaten_says_by_what() -> None:

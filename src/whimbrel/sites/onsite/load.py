@@ -21,6 +21,10 @@ _PAGE = 4096
 _CHUNK = 1 << 20
 _COPIED = 16 << 20
 _COPIES = 5
+_GATHERED = 32
+"""Pages of one write of QEMU's plain stream: 64 pieces, each page led by a header."""
+_WINDOW = 32 << 10
+"""What QEMU's plain stream reads at once (IO_BUF_SIZE, qemu-file.c)."""
 _STEPPED_BACK = 10
 """Niceness of the measurements: guests come first (nice(7))."""
 _TRIALS = 3
@@ -64,7 +68,9 @@ def cost(touched: int, sample: bytes = b"") -> dict[str, float]:
     """Return what moving memory costs here: seconds per page to copy, receive and touch.
 
     copy and receive are CPU seconds over TCP within this host, so the first is rather too
-    much; touch is what the first touch adds to writing. deflate is zlib's speed at level 1 on
+    much; scatter is receive where a stream reads straight into the guest's pages, as several
+    channels do. All three from and to memory that no cache holds, as a guest's is. touch is
+    what the first touch adds to writing. deflate is zlib's speed at level 1 on
     `sample` in bytes per second, 0 without one: codecs timed elsewhere scale by it.
 
     Args:
@@ -73,12 +79,13 @@ def cost(touched: int, sample: bytes = b"") -> dict[str, float]:
     """
     with suppress(OSError):  # the priority of this thread only, which ends with the answer
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _STEPPED_BACK)
-    tried = [_copying() for _ in range(_COPIES)]
     spare = _sizes(Path("/proc/meminfo").read_text()).get("MemAvailable", 0)
     size = min(touched, spare // 8) // _CHUNK * _CHUNK
+    straight, gathered = _copied(max(size, _COPIED))
     return {
-        "copy": median(sent for sent, _ in tried),
-        "receive": median(received for _, received in tried),
+        "copy": median(sent for sent, _ in straight + gathered),
+        "receive": median(received for _, received in gathered),
+        "scatter": median(received for _, received in straight),
         "touch": min(_first_touch(size) for _ in range(2)) if size else 0.0,
         "deflate": deflating(sample) if sample else 0.0,
     }
@@ -144,53 +151,91 @@ def _sizes(text: str) -> dict[str, int]:
     return found
 
 
-def _copying() -> tuple[float, float]:
+_Trials = list[tuple[float, float]]
+
+
+def _copied(size: int) -> tuple[_Trials, _Trials]:
+    """Copy parts of a memory of `size` bytes to those of another, one way and the other.
+
+    Returns:
+        Seconds per page to send and to receive, by trial: read straight into place, and
+        through a stream's window.
+    """
+    with closing(_memory(size)) as content, closing(_memory(size)) as place:
+        for memory in (content, place):
+            _written(memory, size)
+        parts = [each * _COPIED % (size - _COPIED + 1) for each in range(2 * _COPIES)]
+        trials = [
+            _copying(content, place, part, 0 if each % 2 else _WINDOW)
+            for each, part in enumerate(parts)
+        ]
+    return trials[1::2], trials[::2]
+
+
+def _copying(content: mmap.mmap, place: mmap.mmap, part: int, window: int) -> tuple[float, float]:
     spent: list[float] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
-        sender = threading.Thread(target=_send, args=(server.getsockname(), spent), daemon=True)
+        address = server.getsockname()
+        sender = threading.Thread(target=_send, args=(address, content, part, spent), daemon=True)
         sender.start()
-        received = _receive(server)
+        received = _receive(server, place, part, window)
         sender.join()
     return spent[0] * _PAGE / _COPIED, received * _PAGE / _COPIED
 
 
-def _send(address: tuple[str, int], spent: list[float]) -> None:
-    content = bytearray(_CHUNK)
-    with socket.create_connection(address) as connection:
+def _send(address: tuple[str, int], content: mmap.mmap, part: int, spent: list[float]) -> None:
+    with socket.create_connection(address) as connection, memoryview(content) as view:
+        pages = [view[at : at + _PAGE] for at in range(part, part + _COPIED, _PAGE)]
         began = time.thread_time()
-        for _ in range(_COPIED // _CHUNK):
-            content.find(b"\1")  # looks at every byte, as the search for zero pages does
-            connection.sendall(content)
+        for first in range(0, len(pages), _GATHERED):
+            at = part + first * _PAGE
+            # looks at every byte, as the search for zero pages does
+            content.find(b"\0", at, at + _GATHERED * _PAGE)
+            sent = connection.sendmsg(pages[first : first + _GATHERED])
+            while sent < _GATHERED * _PAGE:  # a signal came between
+                sent += connection.send(view[at + sent : at + _GATHERED * _PAGE])
         spent.append(time.thread_time() - began)
+        for page in pages:
+            page.release()
 
 
-def _receive(server: socket.socket) -> float:
-    buffer = memoryview(bytearray(_CHUNK))
-    with server.accept()[0] as connection:
-        began, left = time.thread_time(), _COPIED
-        while left > 0:
-            got = connection.recv_into(buffer)
+def _receive(server: socket.socket, place: mmap.mmap, part: int, window: int) -> float:
+    with server.accept()[0] as connection, memoryview(place) as view:
+        passing = memoryview(bytearray(window))
+        began, at = time.thread_time(), part
+        while at < part + _COPIED:
+            with view[at : min(at + (window or _CHUNK), part + _COPIED)] as page:
+                got = connection.recv_into(passing[: len(page)] if window else page)
+                if window:
+                    page[:got] = passing[:got]
             if not got:
                 break
-            left -= got
+            at += got
         return time.thread_time() - began
 
 
-def _first_touch(size: int) -> float:
-    with closing(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)) as memory:
-        with suppress(OSError):  # a kernel without huge pages
-            memory.madvise(mmap.MADV_HUGEPAGE)
-        view = ctypes.c_char.from_buffer(memory)
-        address = ctypes.addressof(view)
-        first, again = (_fill(address, size) for _ in range(2))
-        del view  # or the mapping cannot be closed
-    return max(0.0, first - again) * _PAGE / size
+def _memory(size: int) -> mmap.mmap:
+    """Return anonymous memory, of huge pages where there are any, as a guest's is."""
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # a kernel without huge pages
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory
 
 
-def _fill(address: int, size: int) -> float:
+def _written(memory: mmap.mmap, size: int) -> float:
+    """Write to all of it and return how long that took."""
+    view = ctypes.c_char.from_buffer(memory)
     began = time.monotonic()
-    ctypes.memset(address, 1, size)
-    return time.monotonic() - began
+    ctypes.memset(ctypes.addressof(view), 1, size)
+    took = time.monotonic() - began
+    del view  # or the mapping cannot be closed
+    return took
+
+
+def _first_touch(size: int) -> float:
+    with closing(_memory(size)) as memory:
+        first, again = (_written(memory, size) for _ in range(2))
+    return max(0.0, first - again) * _PAGE / size
 
 
 QUESTIONS = {"idle": idle, "counters": counters, "cost": cost}
