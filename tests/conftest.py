@@ -28,6 +28,7 @@ LONG = {
     "libvirtd/test_storage.py",
     "libvirtd/test_person.py",
     "libvirtd/test_shellless.py",
+    "libvirtd/test_silence.py",
     "libvirtd/test_pools.py",
     "libvirtd/test_survey.py",
     "libvirtd/test_versions.py",

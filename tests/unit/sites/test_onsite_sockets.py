@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from whimbrel.sites.onsite.sockets import cut_connections, limit_silence
+from whimbrel.sites.onsite.sockets import _address, cut_connections, limit_silence
 
 TALKS = """
 import socket, sys
@@ -65,8 +65,9 @@ with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as connection:
 """
 
 
+@pytest.mark.parametrize("known", [True, False])
 def test_a_process_whose_peer_takes_nothing_more_is_told_after_the_limit(
-    server: socket.socket,
+    server: socket.socket, *, known: bool
 ) -> None:
     port = server.getsockname()[1]
     words = [sys.executable, "-c", SENDS, str(port)]
@@ -76,12 +77,26 @@ def test_a_process_whose_peer_takes_nothing_more_is_told_after_the_limit(
         assert process.stdout is not None
         assert process.stdin is not None
         assert process.stdout.readline() == "connected\n"
-        assert limit_silence(process.pid, port, 0.4) == 1
+        assert limit_silence(process.pid, 0, 0.2, "127.0.0.9") == 0
+        assert limit_silence(process.pid, port if known else 0, 0.4, "127.0.0.1") == 1
         process.stdin.write("\n")
         process.stdin.flush()
         assert process.stdout.readline() == "400\n"
         assert process.stdout.readline() == "TimeoutError\n"
         assert process.wait(10) == 0
+
+
+@pytest.mark.parametrize(
+    ("end", "address"),
+    [
+        ("0200630A:08AE", "10.99.0.2"),
+        ("0000000000000000FFFF00000200630A:08AE", "10.99.0.2"),
+        ("000080FE00000000FF005450A0EC0F06:0016", "fe80::5054:ff:60f:eca0"),
+    ],
+)
+@pytest.mark.skipif(sys.byteorder != "little", reason="written as they lie in memory")
+def test_an_address_is_read_as_the_kernel_writes_it(end: str, address: str) -> None:
+    assert str(_address(end)) == address
 
 
 def test_a_process_that_has_gone_is_an_error() -> None:

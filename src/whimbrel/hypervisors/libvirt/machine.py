@@ -121,15 +121,20 @@ class LibvirtMachine:
                 f'VM {self.vm.name} has no channel "{name}"; it has {known}.'
             ) from None
 
-    async def limit_silence(self, port: int) -> None:
-        """Let its QEMU's connections to a port end when the far end is silent for too long.
+    async def limit_silence(self, address: MigrationAddress) -> None:
+        """Let its QEMU's connections to an address end when the far end is silent for too long.
 
-        Where no shell leads to its host, or libvirt chose the port (0), TCP goes on to try.
+        Where no shell leads to its host, TCP goes on to try. Port 0: all those to that host.
         """
-        if self._site is not None and self._pid is not None and port:
+        if self._site is not None and self._pid is not None:
             with suppress(HostError):  # no right to do so, or gone
-                silence = {"port": port, "seconds": SILENT_AT_MOST}
-                await self._site.ask("limit_silence", pid=self._pid, **silence)
+                await self._site.ask(
+                    "limit_silence",
+                    pid=self._pid,
+                    port=address.port,
+                    host=address.host,
+                    seconds=SILENT_AT_MOST,
+                )
 
     def inspection(self) -> LibvirtInspection:
         """See `ports.Machine.inspection`."""

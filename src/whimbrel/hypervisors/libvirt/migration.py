@@ -19,6 +19,7 @@ from whimbrel.hypervisors.libvirt.connection import Aborted, Busy
 from whimbrel.hypervisors.libvirt.machine import LibvirtAddress
 from whimbrel.hypervisors.libvirt.phases import STATES, TOLD, way_between
 from whimbrel.hypervisors.libvirt.resuming import nobody_leads, require_resuming
+from whimbrel.hypervisors.libvirt.silence import SILENT_AT_MOST, Silence
 from whimbrel.hypervisors.libvirt.states import Happening, State
 from whimbrel.hypervisors.libvirt.translate import (
     ended_from,
@@ -62,6 +63,7 @@ _FIGURES_WITHIN = 3.0
 _ASK_AGAIN = 0.02
 _SAYS_SO_WITHIN = 2.0
 _RETURNS_WITHIN = 10.0
+_LIMITS_EVERY = 5.0
 
 _RETURNED = "returned"
 
@@ -87,6 +89,7 @@ class LibvirtMigration:
         self._clock = asyncio.get_running_loop().time
         self._began = self._moved_at = self._lived_at = self._clock()
         self._next_poll = self._began + POLL_EVERY
+        self._silence, self._silent, self._limit_at = Silence(self._began), False, self._began
         self._last = Observation(at=0.0, phase=Phase.IDLE)
 
     def depart(self) -> None:
@@ -286,13 +289,15 @@ class LibvirtMigration:
             return self._enter(Phase.POSTCOPY_PAUSED)
         if not state.lives:
             raise HostUnreachable(f"The source's QEMU has ended: {self._reason}")
-        back = self._called_back or isinstance(error, Aborted)
+        if self._silent:
+            self._reason = f"For {SILENT_AT_MOST:.0f} s nothing got through ({self._reason})"
+        back = self._called_back or (isinstance(error, Aborted) and not self._silent)
         return self._enter(Phase.CANCELLED if back else Phase.FAILED)
 
     async def _poll(self) -> Sequence[Event]:
         if self._phase is Phase.PRECOPY and self._departure is not None and not self._limited:
             self._limited = True  # all connections are made now
-            await self._machine.limit_silence(self._departure.reception.address.port)
+            await self._machine.limit_silence(self._departure.reception.address)
         state = await self._domain.state()
         # A post-copy whose leader has lost one side goes on by itself.
         alone = self._call is None or bool(self._call.done() and self._call.exception())
@@ -308,10 +313,24 @@ class LibvirtMigration:
         with suppress(CommandRefused):  # it ends just now
             job = await self._domain.job()
         if under_way(job):
+            await self._end_silence(job)
             return events + self._seen(job)
         if self._departure is None and state.runs:
             events += self._enter(Phase.CANCELLED if self._called_back else Phase.FAILED)
         return events
+
+    async def _end_silence(self, job: Mapping[str, Any]) -> None:
+        """Call off what gets on no more, as long as that leaves the guest where it runs."""
+        early = self._phase in {Phase.SETUP, Phase.PRECOPY} and self._departure is not None
+        if self._departure and has_disks(job) and self._clock() > self._limit_at:
+            # One disk's connection is made after the other's, at a port that libvirt has chosen.
+            self._limit_at = self._clock() + _LIMITS_EVERY
+            address = self._departure.reception.address
+            await self._machine.limit_silence(replace(address, port=0))
+        if self._silence.too_long(job, self._clock()) and early and not self._silent:
+            self._silent = True
+            with suppress(HostError):  # it ends by itself just now
+                await self._domain.abort()
 
     def _gone(self) -> Phase:
         if self._left:

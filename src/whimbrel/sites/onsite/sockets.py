@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import ipaddress
 import os
 import socket
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 _PIDFD_GETFD = 438  # the same number on every architecture but alpha
 _LOCAL, _REMOTE, _STATE, _INODE = 1, 2, 3, 9  # columns of /proc/net/tcp, proc(5)
@@ -28,24 +30,25 @@ def cut_connections(pid: int, port: int) -> int:
     It goes on to listen where it listens, and sees the others end. Needs the right to trace it:
     root, or its parent.
     """
-    return _each(pid, port, _shut)
+    return _each(_inodes(pid, port), pid, _shut)
 
 
-def limit_silence(pid: int, port: int, seconds: float) -> int:
+def limit_silence(pid: int, port: int, seconds: float, host: str = "") -> int:
     """Let every such connection end that stays without an answer for so long; return how many.
 
-    Connections that it makes later are not among them. Needs the same right.
+    Connections that it makes later are not among them. Needs the same right. Port 0, where it is
+    not known: all connections to `host`.
     """
 
     def limit(connection: socket.socket) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, _USER_TIMEOUT, round(seconds * 1000))
 
-    return _each(pid, port, limit)
+    return _each(_inodes(pid, port) if port else _inodes_to(pid, host), pid, limit)
 
 
-def _each(pid: int, port: int, work: Callable[[socket.socket], None]) -> int:
-    """Do something to each connection of a process that has a port at either end."""
-    wanted = {f"socket:[{inode}]" for inode in _inodes(pid, port)}
+def _each(inodes: set[str], pid: int, work: Callable[[socket.socket], None]) -> int:
+    """Do something to each connection of a process that is one of these."""
+    wanted = {f"socket:[{inode}]" for inode in inodes}
     found = [int(fd.name) for fd in Path(f"/proc/{pid}/fd").iterdir() if _link(fd) in wanted]
     handle = os.pidfd_open(pid)
     try:
@@ -58,15 +61,37 @@ def _each(pid: int, port: int, work: Callable[[socket.socket], None]) -> int:
 
 
 def _inodes(pid: int, port: int) -> set[str]:
-    inodes = set()
+    """Return the connections where a process is that have a port at either end."""
+    return {
+        words[_INODE]
+        for words in _connections(pid)
+        if port in {int(words[end].rpartition(":")[2], 16) for end in (_LOCAL, _REMOTE)}
+    }
+
+
+def _inodes_to(pid: int, host: str) -> set[str]:
+    """Return those whose far end is on a host."""
+    far = {ipaddress.ip_address(found[4][0]) for found in socket.getaddrinfo(host, None)}
+    return {words[_INODE] for words in _connections(pid) if _address(words[_REMOTE]) in far}
+
+
+def _connections(pid: int) -> Iterator[list[str]]:
     for family in ("tcp", "tcp6"):
         with contextlib.suppress(FileNotFoundError):  # a kernel without IPv6
             for line in Path(f"/proc/{pid}/net/{family}").read_text().splitlines()[1:]:
                 words = line.split()
-                ports = {int(words[end].rpartition(":")[2], 16) for end in (_LOCAL, _REMOTE)}
-                if port in ports and words[_STATE] != _LISTENS:
-                    inodes.add(words[_INODE])
-    return inodes
+                if words[_STATE] != _LISTENS:
+                    yield words
+
+
+def _address(end: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """Return the address of an end as the kernel writes it: words of 32 bits, as they lie there."""
+    raw = bytes.fromhex(end.rpartition(":")[0])
+    if sys.byteorder == "little":
+        raw = b"".join(raw[each : each + 4][::-1] for each in range(0, len(raw), 4))
+    found = ipaddress.ip_address(raw)
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return mapped or found
 
 
 def _link(entry: Path) -> str:

@@ -136,21 +136,19 @@ async def limits_of(site: Asked | None, port: int) -> None:
         Vm("web", MIB), cast("Connection", None), cast("Domain", domain), cast("Site", site)
     )
     await machine.attach("/run/")
-    await machine.limit_silence(port)
+    await machine.limit_silence(MigrationAddress("10.0.0.2", port))
 
 
-async def test_a_far_end_may_not_be_silent_for_as_long_as_tcp_tries() -> None:
+@pytest.mark.parametrize("port", [49152, 0])
+async def test_a_far_end_may_not_be_silent_for_as_long_as_tcp_tries(port: int) -> None:
     site = Asked()
-    await limits_of(site, 49152)
-    assert site.limits == [{"pid": 4711, "port": 49152, "seconds": SILENT_AT_MOST}]
-
-
-@pytest.mark.parametrize(("site", "port"), [(None, 49152), (Asked(), 0)])
-async def test_connections_that_are_not_known_stay_as_they_are(
-    site: Asked | None, port: int
-) -> None:
     await limits_of(site, port)
-    assert site is None or site.limits == []
+    where = {"port": port, "host": "10.0.0.2"}
+    assert site.limits == [{"pid": 4711, "seconds": SILENT_AT_MOST, **where}]
+
+
+async def test_where_no_shell_leads_connections_stay_as_they_are() -> None:
+    await limits_of(None, 49152)
 
 
 def test_neighbouring_pages_are_read_at_once() -> None:
