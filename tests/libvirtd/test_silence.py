@@ -87,7 +87,9 @@ async def test_a_copy_of_a_disk_that_gets_on_no_more_is_given_up(libvirts: Libvi
         events = await cut_amid(libvirts, migration, Phase.SETUP)
         assert isinstance(events[-1], PhaseChange)
         assert events[-1].phase is Phase.FAILED
-        assert "disk vda failed" in events[-1].reason
+        # Whichever comes first: TCP looks at its limit only now and then.
+        ways = ("disk vda failed", "nothing got through")
+        assert any(each in events[-1].reason for each in ways), events[-1].reason
         await goes_on(libvirts, machine, reception)
 
 
