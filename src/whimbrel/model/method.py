@@ -118,6 +118,7 @@ class StreamKind(StrEnum):
     COMPRESSED = "compressed"
     ENCRYPTED = "encrypted"
     ENCRYPTED_CHANNELS = "encrypted-channels"
+    RDMA = "rdma"
 
 
 class Postcopy(StrEnum):
@@ -185,6 +186,8 @@ class Tuning:
     @property
     def stream(self) -> StreamKind:
         """Which kind of stream it is."""
+        if self.transport is Transport.RDMA:
+            return StreamKind.RDMA
         if self.channels is None:
             return StreamKind.ENCRYPTED if self.encrypted else StreamKind.PLAIN
         if self.compression:  # the cipher has less to do, and the codec takes longer

@@ -174,7 +174,8 @@ def _link(past: _Past) -> float | None:
     if flows is None or past.record.observed.wire_bytes is None:
         return None
     expected, spent, share = flows
-    if share < LINK_BOUND:
+    # Devices of their own (RDMA) tell nothing of what TCP gets.
+    if share < LINK_BOUND or past.record.tuning.stream is StreamKind.RDMA:
         return None
     return (past.record.observed.wire_bytes / spent) / (past.course.wire_bytes / expected)
 
@@ -192,12 +193,16 @@ def _hinted(past: _Past) -> float | None:
 
 
 def _pace(past: _Past) -> float | None:
-    """Return observed over expected seconds per byte of a move for which cores decided."""
+    """Return observed over expected seconds per byte of a move for which the link did not decide.
+
+    By RDMA no link does: what its devices carry was never measured.
+    """
     flows = _flows(past)
     if flows is None or past.record.observed.wire_bytes is None or not past.course.wire_bytes:
         return None
     expected, spent, share = flows
-    if share >= LINK_BOUND or past.record.observed.wire_bytes == 0:
+    bound = share >= LINK_BOUND and past.record.tuning.stream is not StreamKind.RDMA
+    if bound or past.record.observed.wire_bytes == 0:
         return None
     return (spent / past.record.observed.wire_bytes) / (expected / past.course.wire_bytes)
 
@@ -206,27 +211,28 @@ def _paces(past: Sequence[_Past]) -> dict[StreamKind, float]:
     """Return the factor of each kind of stream; empty where no past move says anything of any.
 
     What gets into a stream's way (vCPUs, the network stack, the other end on the same cores) gets
-    into every kind's: a kind of which little is known is believed to be like all of them.
+    into every kind's: a kind of which little is known is believed to be like all of them. But
+    RDMA's devices and TCP say nothing of each other.
     """
     found: dict[StreamKind, list[float | None]] = {kind: [] for kind in StreamKind}
     for each in past:
         if (factor := _pace(each)) is not None:
             found[each.record.tuning.stream].append(factor)
+    by_rdma = found.pop(StreamKind.RDMA)
     every = [factor for factors in found.values() for factor in factors]
     believed = _settled(every)
-    return {kind: _settled(factors, believed) for kind, factors in found.items()} if every else {}
+    told = {kind: _settled(factors, believed) for kind, factors in found.items()} if every else {}
+    return told | ({StreamKind.RDMA: _settled(by_rdma)} if by_rdma else {})
 
 
 def _flows(past: _Past) -> tuple[float, float, float] | None:
     """Return expected and observed seconds in which memory flowed, and how full the link was.
 
-    The last is the expected share of its goodput; None where a limit decided, or where devices
-    of their own carried it (RDMA), which tell nothing of what TCP gets.
+    The last is the expected share of its goodput; None where a limit decided.
     """
     survey, tuning = past.survey, past.record.tuning
     seen = past.record.observed.total_time
-    limited = tuning.as_qemu_comes or tuning.bandwidth_limit is not None
-    if limited or tuning.transport is Transport.RDMA or seen is None:
+    if tuning.as_qemu_comes or tuning.bandwidth_limit is not None or seen is None:
         return None
     expected = past.course.total_time - survey.source.setup_seconds
     spent = seen - survey.source.setup_seconds

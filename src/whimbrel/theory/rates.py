@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from whimbrel.model.memory import CipherCost, HostProfile, Survey
-from whimbrel.model.method import Compression, Transport, Tuning
+from whimbrel.model.method import Compression, StreamKind, Transport, Tuning
 from whimbrel.model.units import PAGE
 from whimbrel.theory.arrays import Floats, Ints
 from whimbrel.theory.draws import Draws
@@ -202,6 +202,8 @@ def _by_rdma(survey: Survey, tuning: Tuning, draws: Draws) -> Costs:
     that on the same queue as its writes, so the link waits meanwhile. A chunk of zeros that is
     not pinned yet is told in one message; zero pages beside others are sent like any other.
     A second write into a chunk waits for the first to complete: `resent` says how many do.
+    No probe speaks the verbs, so how much slower than TCP's goodput a device is (soft-RoCE sums
+    each small packet up) is learnt from its moves.
     """
     hardware = survey.link.rdma is not None
     here, there = survey.source, survey.destination
@@ -215,7 +217,9 @@ def _by_rdma(survey: Survey, tuning: Tuning, draws: Draws) -> Costs:
     again = COMPLETION if hardware else survey.link.latency
     asking = 0.0 if tuning.pin_all else survey.link.latency / CHUNK_PAGES + max(_pin(survey))
     page = _cost(draws.goodput, PAGE, source, receive)
-    first = replace(page, seconds=page.seconds + asking * draws.destination_cost)
+    pace = survey.pace.get(StreamKind.RDMA, 1.0)
+    page = replace(page, seconds=page.seconds * pace)
+    first = replace(page, seconds=page.seconds + asking * draws.destination_cost * pace)
     alone = np.zeros(draws.count) if tuning.pin_all else np.full(draws.count, draws.untouched)
     scan = _zero_scan(survey, draws)
     told = PageCost(

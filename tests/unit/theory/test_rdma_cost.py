@@ -6,7 +6,7 @@ import pytest
 from unit.records import SURVEY, moved
 from unit.theory.guests import KVM, still_guest
 from whimbrel.model.memory import HostProfile, LinkProfile, MemoryProfile, Survey
-from whimbrel.model.method import Method, Transport, Tuning
+from whimbrel.model.method import Method, StreamKind, Transport, Tuning
 from whimbrel.model.units import GIB, PAGE
 from whimbrel.theory.calibrate import calibrate
 from whimbrel.theory.draws import draw
@@ -117,4 +117,6 @@ def test_slow_moves_by_rdma_teach_nothing_of_what_tcp_gets(card: float | None) -
     found = calibrate([record] * 9, "a", "b", before=2000.0)
     assert found.moves == 9
     assert found.link == 1.0
-    assert not found.pace
+    assert set(found.pace) == {StreamKind.RDMA}
+    next_one = simulate(found.on(replace(SURVEY, link=link)).along(RDMA), RDMA)
+    assert next_one.total_time == pytest.approx(record.observed.total_time, rel=0.05)
