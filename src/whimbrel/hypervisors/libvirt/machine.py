@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from whimbrel.errors import CommandRefused, ConfigError, HostError, Unsupported
+from whimbrel.errors import CommandRefused, ConfigError, HostError, MachineEnded, Unsupported
 from whimbrel.hypervisors.libvirt.connection import NoSuchDomain
 from whimbrel.hypervisors.libvirt.domain_xml import channel_paths
 from whimbrel.hypervisors.libvirt.inspect import LibvirtInspection
@@ -292,6 +292,8 @@ class LibvirtReception:
             if loop.time() > until:
                 break
             await asyncio.sleep(_LOOK_AGAIN)
+        if not state.lives:
+            raise MachineEnded(f"VM {self.machine.vm.name} has ended at its destination.")
         if state is State.RUNNING_IN_LOST_POSTCOPY:
             await require_resuming(self.connection)
         else:

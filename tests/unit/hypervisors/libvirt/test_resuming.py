@@ -4,7 +4,7 @@ from typing import Any, cast
 
 import pytest
 
-from whimbrel.errors import CommandRefused, HostUnreachable, Unsupported
+from whimbrel.errors import CommandRefused, HostUnreachable, MachineEnded, Unsupported
 from whimbrel.hypervisors.libvirt import LibvirtHost
 from whimbrel.hypervisors.libvirt.connection import Connection
 from whimbrel.hypervisors.libvirt.machine import LibvirtMachine, LibvirtReception
@@ -82,6 +82,12 @@ async def test_what_has_not_lost_its_connection_is_not_taken_up() -> None:
         await listens_again(11003000, State.RUNNING)
     address = await listens_again(11004000, State.RUNNING_IN_LOST_POSTCOPY)
     assert address.host == "10.0.0.2"
+
+
+@pytest.mark.parametrize("state", [State.OFF, State.GONE])
+async def test_a_destination_that_has_ended_is_not_waited_for(state: State) -> None:
+    with pytest.raises(MachineEnded):
+        await listens_again(11003000, state)
 
 
 def test_what_a_person_does_with_a_vm_of_libvirts_can_be_copied_as_it_is() -> None:
