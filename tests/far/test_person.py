@@ -13,7 +13,7 @@ from far.person import Person, person
 from whimbrel.errors import ExitCode
 from whimbrel.lab.redline import Redline
 from whimbrel.model.scenario import Load
-from whimbrel.model.units import MIB
+from whimbrel.model.units import MIB, PAGE
 from whimbrel.store import Store
 
 pytestmark = [needs_far_hosts, pytest.mark.timeout(600)]
@@ -178,3 +178,18 @@ async def test_a_move_that_loses_ssh_finds_out_by_itself_where_the_guest_runs(at
     assert await at.intact("db", place)
     said = await at.whimbrel("recover")
     assert "Nothing to recover" in said.output
+
+
+async def test_what_the_threads_of_a_move_used_is_kept_for_the_next_forecast(at: Person) -> None:
+    await at.up("db", load=LOAD)
+    # Slow enough to be looked at, once a second.
+    said = await at.whimbrel("move", "db", "--to", "b", "--limit", "20 MB/s", *FAST)
+    assert said.code == ExitCode.DONE, said.errors
+    with Store.open(Path(at.environment["XDG_STATE_HOME"], "whimbrel", "moves.sqlite")) as store:
+        [record] = store.moves()
+    seen = record.observed
+    assert seen.normal_pages is not None
+    assert seen.normal_pages * PAGE >= LOAD.fill
+    for used in (seen.source_cpu_seconds, seen.destination_cpu_seconds):
+        assert used is not None
+        assert 1e-8 < used / seen.normal_pages < 1e-3

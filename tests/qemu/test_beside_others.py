@@ -17,7 +17,7 @@ from whimbrel.lab.goodput import measure_goodput
 from whimbrel.lab.guests import Guest, boot, guest_vm
 from whimbrel.lab.image import build_image
 from whimbrel.lab.kernel import find_kernel
-from whimbrel.lab.proc import ThreadClass, parse_stat, thread_class
+from whimbrel.lab.proc import parse_stat
 from whimbrel.lab.stage import End as LabEnd
 from whimbrel.lab.stage import Stage, stage
 from whimbrel.model.method import Codec, Compression, Tuning
@@ -31,6 +31,7 @@ from whimbrel.model.migration import (
     Side,
 )
 from whimbrel.model.scenario import GuestSpec, LinkSpec, Load, Pattern, Scenario
+from whimbrel.model.threads import ThreadClass, thread_class
 from whimbrel.model.units import MIB
 from whimbrel.ports import Machine
 from whimbrel.practice.attend import Attendant

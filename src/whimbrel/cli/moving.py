@@ -18,6 +18,7 @@ from whimbrel.cli.ways import ends_of, moves_marked, nics_of
 from whimbrel.errors import ConfigError, HostError
 from whimbrel.hypervisors.qemu.machine import QemuMachine
 from whimbrel.model.method import Policy, Tuning
+from whimbrel.model.record import MoveFigures
 from whimbrel.model.storage import StorageCopied
 from whimbrel.ports import Journal
 from whimbrel.practice.attempts import attempts
@@ -27,6 +28,7 @@ from whimbrel.practice.claims import Claims
 from whimbrel.practice.encryption import secured
 from whimbrel.practice.leave import Leave
 from whimbrel.practice.move import Request
+from whimbrel.practice.spending import Spending
 from whimbrel.practice.storage import Hosts, StorageBeside, StorageWish, storage_beside
 from whimbrel.report.move import MoveSaid
 from whimbrel.theory.sharing import parse_share
@@ -62,6 +64,7 @@ async def carried_out(
     lost_since = last.outcome.runs_on is not None and outcome.runs_on is None
     copied = _copied(requests[-1], how)
     record = record_of(journey, how, last, began, ending=outcome.ending, copied=copied)
+    record = replace(record, observed=_with_spent(record.observed, requests[-1]))
     return MoveSaid(
         vm=journey.asked.vm,
         source=journey.source.name,
@@ -91,6 +94,19 @@ def _copied(request: Request, how: Decided) -> StorageCopied | None:
     return StorageCopied(tuple(disks), how.storage) if disks else None
 
 
+def _with_spent(figures: MoveFigures, request: Request) -> MoveFigures:
+    """Add what the threads of the last attempt used, where they could be looked at."""
+    found = [each.spent for each in request.attendants if isinstance(each, Spending)]
+    if not found or found[0] is None:
+        return figures
+    return replace(
+        figures,
+        normal_pages=found[0].pages,
+        source_cpu_seconds=found[0].source,
+        destination_cpu_seconds=found[0].destination,
+    )
+
+
 async def _request(
     journey: Journey, how: Decided, screen: MoveScreen, journal: Journal, held: AsyncExitStack
 ) -> Request:
@@ -99,7 +115,7 @@ async def _request(
     budget = await _budget(journey, screen)
     tuning = how.tuning
     pacing = leave or (None if tuning.as_qemu_comes else bound)
-    attendants = tuple(each for each in (pacing, budget) if each is not None)
+    attendants = tuple(each for each in (pacing, budget, _spending(journey, tuning)) if each)
     disks = await _disks(journey, screen, held)
     if pacing is not None:
         tuning = replace(tuning, bandwidth_limit=pacing.limit)
@@ -120,6 +136,15 @@ async def _request(
         attendants=attendants,
         vm=disks.vm if disks is not None else journey.arrival,
     )
+
+
+def _spending(journey: Journey, tuning: Tuning) -> Spending | None:
+    if journey.bare:
+        return None
+    source, destination = (
+        journey.session.site(each.name) for each in (journey.source, journey.destination)
+    )
+    return Spending(source, destination, channels=tuning.channels is not None)
 
 
 async def _disks(

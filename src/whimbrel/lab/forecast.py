@@ -16,7 +16,6 @@ import psutil
 
 from whimbrel.lab.guests import Guest
 from whimbrel.lab.plan import Planned
-from whimbrel.lab.proc import ThreadClass
 from whimbrel.lab.stage import Stage
 from whimbrel.lab.surveyed import survey_stage
 from whimbrel.model.method import Method, Policy, Postcopy, Tuning, tuning_for
@@ -25,6 +24,7 @@ from whimbrel.model.prediction import Prediction
 from whimbrel.model.record import MoveFigures, MoveRecord
 from whimbrel.model.scenario import Chosen, Run, Scenario
 from whimbrel.model.survey import Depth, Surveyed
+from whimbrel.model.threads import RECEIVING, SENDING, ThreadClass
 from whimbrel.model.units import format_time
 from whimbrel.practice.survey import COMPRESSIONS
 from whimbrel.theory.calibrate import LAST, learnt
@@ -244,13 +244,6 @@ def _headroom(surveyed: Surveyed, scenario: Scenario) -> float:
     return headroom_left(free, scenario.guest.memory, psutil.virtual_memory().total)
 
 
-_SENDING = (ThreadClass.MIGRATION, ThreadClass.CHANNEL)
-"""Threads that do nothing but move the guest."""
-
-_RECEIVING = (*_SENDING, ThreadClass.MAIN)
-"""Those that receive a plain stream: the main thread does, which has nothing else to do yet."""
-
-
 def _used(by_class: Mapping[str, float], kinds: Sequence[ThreadClass]) -> float | None:
     """Return the CPU seconds of these kinds of threads; None where threads were not told apart."""
     return sum(by_class.get(kind.value, 0.0) for kind in kinds) if by_class else None
@@ -273,9 +266,9 @@ def record_of(run: Run, said: Said, began: float, ended: float) -> MoveRecord:
         downtime_reported=seen.downtime_reported,
         downtime_expected=seen.downtime_expected,
         wire_bytes=seen.wire_bytes,
-        source_cpu_seconds=_used(seen.source_cpu_by_class, _SENDING),
+        source_cpu_seconds=_used(seen.source_cpu_by_class, SENDING),
         destination_cpu_seconds=_used(
-            seen.destination_cpu_by_class, _SENDING if said.tuning.channels else _RECEIVING
+            seen.destination_cpu_by_class, SENDING if said.tuning.channels else RECEIVING
         ),
     )
     return MoveRecord(

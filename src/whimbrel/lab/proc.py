@@ -4,41 +4,10 @@ Source of every field: proc(5).
 """
 
 import os
-import re
 from dataclasses import dataclass
-from enum import StrEnum
-from functools import lru_cache
 
 TICK = 1 / os.sysconf("SC_CLK_TCK")
 """Seconds in one clock tick, the unit of every CPU time under /proc."""
-
-
-class ThreadClass(StrEnum):
-    """What a thread of QEMU works for, told by its name (`-name debug-threads=on`)."""
-
-    VCPU = "vcpu"
-    MIGRATION = "migration"
-    CHANNEL = "channel"
-    IO = "io"
-    MAIN = "main"
-    OTHER = "other"
-
-
-_CLASSES = (
-    (ThreadClass.VCPU, re.compile(r"CPU \d+/.*")),
-    # Channels are named mig/src/send_0 and mig/dst/recv_0 since QEMU 9.2, before that
-    # multifdsend_0 and multifdrecv_0; the kernel cuts every name to 15 characters.
-    (ThreadClass.CHANNEL, re.compile(r"(mig/(src/send|dst/recv)|multifd).*")),
-    (ThreadClass.MIGRATION, re.compile(r"(mig/|live_mig|postcopy/|return path|fault-|bg_snap).*")),
-    (ThreadClass.IO, re.compile(r"(IO |iou-|worker|pool-|thread-pool).*")),
-    (ThreadClass.MAIN, re.compile(r"qemu-.*|kvm")),
-)
-
-
-@lru_cache(maxsize=1024)  # the same few names are asked for ten times a second
-def thread_class(name: str) -> ThreadClass:
-    """Return what a thread of this name works for; `OTHER` when the name is unknown."""
-    return next((kind for kind, names in _CLASSES if names.fullmatch(name)), ThreadClass.OTHER)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from whimbrel.errors import LabError
-from whimbrel.lab.proc import ThreadClass, parse_stat, parse_statm, thread_class
+from whimbrel.lab.proc import parse_stat, parse_statm
+from whimbrel.model.threads import ThreadClass, thread_class
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _LONGEST = 1 << 16  # bytes, more than any of these files holds

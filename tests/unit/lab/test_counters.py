@@ -10,8 +10,8 @@ import pytest
 
 from whimbrel.errors import LabError
 from whimbrel.lab.counters import Counters, Sample, numa_cores, process_cpu
-from whimbrel.lab.proc import ThreadClass
 from whimbrel.lab.watch import ProcessWatch
+from whimbrel.model.threads import ThreadClass
 
 BUSY_THREAD = dedent("""
     import sys, threading, time

@@ -1,18 +1,15 @@
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from whimbrel.lab.proc import (
     TICK,
     CoreTime,
-    ThreadClass,
     busy_share,
     parse_cores,
     parse_list,
     parse_net_dev,
     parse_stat,
     parse_statm,
-    thread_class,
 )
 
 COUNT = st.integers(0, 2**63)
@@ -36,33 +33,6 @@ def test_a_stat_line_is_read_whatever_the_name_holds(
 def test_a_name_that_looks_like_the_end_of_the_name_does_not_deceive() -> None:
     stat = parse_stat(stat_line("a) R 9 (b", 1, 1, 5))
     assert (stat.name, stat.state, stat.started) == ("a) R 9 (b", "S", 5)
-
-
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [
-        ("CPU 0/TCG", ThreadClass.VCPU),
-        ("CPU 17/KVM", ThreadClass.VCPU),
-        ("mig/src/main", ThreadClass.MIGRATION),
-        ("mig/src/rp-thr", ThreadClass.MIGRATION),
-        ("mig/dst/listen", ThreadClass.MIGRATION),
-        ("mig/dst/fault", ThreadClass.MIGRATION),
-        ("live_migration", ThreadClass.MIGRATION),
-        ("mig/src/send_0", ThreadClass.CHANNEL),
-        ("mig/src/send_12", ThreadClass.CHANNEL),
-        ("mig/dst/recv_0", ThreadClass.CHANNEL),
-        ("multifdsend_0", ThreadClass.CHANNEL),
-        ("multifdrecv_3", ThreadClass.CHANNEL),
-        ("IO iothread0", ThreadClass.IO),
-        ("IO mon_iothread", ThreadClass.IO),
-        ("worker", ThreadClass.IO),
-        ("qemu-system-x86", ThreadClass.MAIN),
-        ("", ThreadClass.OTHER),
-        ("python", ThreadClass.OTHER),
-    ],
-)
-def test_a_thread_of_qemu_is_known_by_its_name(name: str, kind: ThreadClass) -> None:
-    assert thread_class(name) is kind
 
 
 def test_idle_and_waiting_are_not_busy_but_stolen_time_is() -> None:

@@ -84,6 +84,17 @@ def test_counters_never_run_backwards() -> None:
     assert set(first["nodes"]) == {str(node["node"]) for node in host.nodes()}
 
 
+def test_threads_of_one_name_are_counted_together() -> None:
+    own = Path("/proc/self/comm").read_text().rstrip("\n")
+    before = load.thread_seconds(os.getpid())
+    busy_until = time.thread_time() + 0.05
+    while time.thread_time() < busy_until:
+        pass
+    after = load.thread_seconds(os.getpid())
+    assert after[own] - before[own] >= 0.03
+    assert sum(after.values()) <= time.process_time() + 0.05
+
+
 def test_a_process_that_is_gone_has_no_counters() -> None:
     assert load.counters(pid=2**22 + 1)["process"] is None
     assert load.counters()["process"] is None
@@ -102,9 +113,9 @@ def test_what_memory_costs_is_measured() -> None:
 
 @pytest.mark.parametrize("module", [host, load])
 def test_every_answer_is_plain_data(module: object) -> None:
-    questions = {name: ask for name, ask in vars(module)["QUESTIONS"].items() if name != "cost"}
-    for ask in questions.values():
-        assert_plain(ask())
+    questions = vars(module)["QUESTIONS"]
+    for name in questions.keys() - {"cost", "thread_seconds"}:  # these are asked of something
+        assert_plain(questions[name]())
 
 
 def assert_plain(value: object) -> None:

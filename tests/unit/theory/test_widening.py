@@ -54,6 +54,12 @@ def test_a_wide_band_is_hardly_widened_by_what_narrow_ones_missed() -> None:
     assert 14.0 < found.p90 < 14.4
 
 
+def test_a_few_moves_promise_no_more_than_the_worst_of_them_kept() -> None:
+    """Of four moves the next is as likely to be the worst of five as any of them."""
+    past = [happened(10.0 + each) for each in (0.5, 1.0, 1.5, 2.0)]
+    assert widened(SAID, widening_for(past, PLAIN)).total_time.holds(12.0)
+
+
 def test_moves_that_did_not_complete_say_nothing() -> None:
     cancelled = replace(happened(13.0), ending=Ending.CANCELLED)
     assert widening_for([cancelled] * 8, PLAIN) == Widening()

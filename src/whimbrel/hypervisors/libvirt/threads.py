@@ -60,8 +60,8 @@ def leave_open(module: str) -> None:
     """Leave to the end of this process what is still open of libvirt-python's, called `module`.
 
     A connection is closed with the last VM of it, and whoever closes waits for an answer. When
-    Python clears up nobody keeps the connection alive any more, and an answer that libssh2 has
-    read beforehand is waited for without end (libvirt 11.3). A host sees by itself that we are
+    Python clears up nobody keeps the connection alive any more, and such an answer was waited for
+    without end (libvirt 11.3 over libssh2, seen in a debugger). A host sees by itself that we are
     gone.
     """
     for each in gc.get_objects():

@@ -27,10 +27,11 @@ import termios
 import threading
 import time
 from contextlib import ExitStack, suppress
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 PATIENCE = 10.0
 """Seconds for anything that is not the transfer: connecting, pinging, waiting for a byte."""
@@ -46,10 +47,10 @@ _PINGS = 64
 _KEY = 16
 _MPTCP = 262  # IPPROTO_MPTCP, linux/in.h
 _HEADER, _PAGE = 8, 4096
-_PLAIN = [bytes(_HEADER), bytes(_PAGE)] * 32
-_PACKET = [bytes(1344), *([bytes(_PAGE)] * 128)]
+_PACKET_HEADER, _PACKET_PAGES, _PLAIN_PAGES = 1344, 128, 32
 _READ = 32 << 10
-_PLACES = 32 << 20
+_COLD = 64 << 20
+"""Bytes of memory that go round, more than a cache holds, as a guest's do."""
 
 
 def link_route(address: str) -> str:
@@ -78,7 +79,7 @@ def link_listen(
         mptcp: Whether MPTCP connections may come.
         as_qemu: Read as QEMU does.
     """
-    listening = _Listening(streams, as_qemu and streams == 1, warm_up, seconds)
+    listening = _Listening(streams, as_qemu, warm_up, seconds)
     port = listening.begin(_socket(address, mptcp=mptcp), address)
     _LISTENING[listening.key.hex()] = listening
     return {"port": port, "key": listening.key}
@@ -114,9 +115,9 @@ def link_send(
         buffered: Bytes written and not yet acknowledged, all streams together.
     """
     latency = _latency(address, port, key, mptcp=mptcp)
-    pieces = [bytes(_CHUNK)]
+    pieces: Iterable[list[Any]] = [[bytes(_CHUNK)]]
     if as_qemu:
-        pieces = _PLAIN if streams == 1 else _PACKET
+        pieces = _plain() if streams == 1 else _packets()
     with ExitStack() as ends:
         connections = [
             ends.enter_context(_called(address, port, key, mptcp=mptcp)) for _ in range(streams)
@@ -129,10 +130,12 @@ def link_send(
 class _Listening:
     """One measurement at its receiving end, in a thread of its own."""
 
-    def __init__(self, streams: int, copies: bool, warm_up: float, seconds: float) -> None:  # noqa: FBT001
+    def __init__(self, streams: int, as_qemu: bool, warm_up: float, seconds: float) -> None:  # noqa: FBT001
         self.key = secrets.token_bytes(_KEY)
         self._streams, self._warm_up, self._seconds = streams, warm_up, seconds
-        self._reads: Callable[[socket.socket], int] = _Copying() if copies else _reading()
+        self._reads: Callable[[socket.socket], int] = _reading()
+        if as_qemu:
+            self._reads = _Copying() if streams == 1 else _Scattering()
         self._open = ExitStack()
         self._figures: dict[str, float] = {}
         self._failure: Exception | None = None
@@ -215,16 +218,54 @@ class _Copying:
 
     def __init__(self) -> None:
         self._buffer = memoryview(bytearray(_READ))
-        self._places = memoryview(bytearray(_PLACES))
+        self._places = _memory()
         self._at = 0
 
     def __call__(self, connection: socket.socket) -> int:
         got = connection.recv_into(self._buffer)
-        if self._at + got > _PLACES:
+        if self._at + got > _COLD:
             self._at = 0
         self._places[self._at : self._at + got] = self._buffer[:got]
         self._at += got
         return got
+
+
+class _Scattering:
+    """Reads straight to where pages belong, as QEMU's channels do."""
+
+    def __init__(self) -> None:
+        self._places = _memory()
+        self._at = 0
+
+    def __call__(self, connection: socket.socket) -> int:
+        got = connection.recv_into(self._places[self._at : self._at + _CHUNK])
+        self._at = (self._at + got) % _COLD
+        return got
+
+
+def _memory() -> memoryview:
+    """Return memory that has been written to: what is only zeros is not there at all."""
+    return memoryview(bytearray(b"\1") * _COLD)
+
+
+def _plain() -> list[list[Any]]:
+    """Return the writes of QEMU's plain stream: pages, each led by a header."""
+    header = bytes(_HEADER)
+    return [[piece for page in pages for piece in (header, page)] for pages in _pages(_PLAIN_PAGES)]
+
+
+def _packets() -> list[list[Any]]:
+    """Return the writes of QEMU's channels."""
+    header = bytes(_PACKET_HEADER)
+    return [[header, *pages] for pages in _pages(_PACKET_PAGES)]
+
+
+def _pages(count: int) -> list[list[memoryview]]:
+    memory, size = _memory(), count * _PAGE
+    return [
+        [memory[at : at + _PAGE] for at in range(first, first + size, _PAGE)]
+        for first in range(0, _COLD, size)
+    ]
 
 
 def _count(
@@ -262,13 +303,16 @@ def _spread(marks: Sequence[tuple[float, int]]) -> float:
     return statistics.stdev(rates) / math.sqrt(len(rates)) / max(statistics.mean(rates), 1e-9)
 
 
-def _pour(connections: Sequence[socket.socket], pieces: list[bytes], end: float) -> list[int]:
-    """Send zeros until the receiver has hung up, or the time is over.
+def _pour(
+    connections: Sequence[socket.socket], pieces: Iterable[list[Any]], end: float
+) -> list[int]:
+    """Send the pieces round and round until the receiver has hung up, or the time is over.
 
     Returns:
         Bytes that waited in the sockets, all together, whenever some could be written.
     """
     waits: list[int] = []
+    turns = cycle(pieces)
     with selectors.DefaultSelector() as waiting:
         for connection in connections:
             connection.setblocking(False)
@@ -276,7 +320,7 @@ def _pour(connections: Sequence[socket.socket], pieces: list[bytes], end: float)
         while time.monotonic() < end:
             try:
                 for key, _ in waiting.select(_AFTER):
-                    key.data.sendmsg(pieces)
+                    key.data.sendmsg(next(turns))
             except (BrokenPipeError, ConnectionResetError):
                 break
             waits.append(sum(_waiting(each) for each in connections))

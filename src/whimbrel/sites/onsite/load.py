@@ -64,6 +64,24 @@ def counters(pid: int | None = None) -> dict[str, Any]:
     }
 
 
+def thread_seconds(pid: int) -> dict[str, float]:
+    """Return the CPU seconds of a process's threads by name, those of one name together.
+
+    A thread that has ended counts no more.
+
+    Raises:
+        OSError: There is no such process.
+    """
+    found: dict[str, float] = {}
+    for folder in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(OSError):  # it has just ended
+            before, _, after = (folder / "stat").read_text().rpartition(")")
+            fields = after.split()
+            name = before.partition("(")[2]
+            found[name] = found.get(name, 0.0) + (int(fields[11]) + int(fields[12])) / _TICK
+    return found
+
+
 def cost(touched: int, sample: bytes = b"") -> dict[str, float]:
     """Return what moving memory costs here: seconds per page to copy, receive and touch.
 
@@ -238,4 +256,9 @@ def _first_touch(size: int) -> float:
     return max(0.0, first - again) * _PAGE / size
 
 
-QUESTIONS = {"idle": idle, "counters": counters, "cost": cost}
+QUESTIONS = {
+    "idle": idle,
+    "counters": counters,
+    "thread_seconds": thread_seconds,
+    "cost": cost,
+}
