@@ -34,11 +34,12 @@ from whimbrel.lab.audience import Nobody
 from whimbrel.lab.guests import Guest, boot, guest_vm
 from whimbrel.lab.image import build_image
 from whimbrel.lab.kernel import find_kernel
-from whimbrel.lab.proc import ThreadClass, parse_stat, thread_class
+from whimbrel.lab.proc import parse_stat
 from whimbrel.lab.stage import End, Stage, stage
 from whimbrel.model.method import Codec, Compression, Tuning
 from whimbrel.model.migration import ENDS, Decision, Event, Phase, PhaseChange
 from whimbrel.model.scenario import AcceleratorChoice, GuestSpec, LinkSpec, Load, Pattern, Scenario
+from whimbrel.model.threads import ThreadClass, thread_class
 from whimbrel.model.units import MIB, format_rate
 from whimbrel.ports import Machine
 from whimbrel.practice.budget import Allowance, Budget
