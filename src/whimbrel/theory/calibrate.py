@@ -301,7 +301,7 @@ def _start(past: _Past) -> float | None:
 def _copied(tuning: Tuning) -> bool:
     """Tell whether a page costs its copying and nothing else."""
     plain = tuning.compression is None and tuning.xbzrle_cache is None
-    plain = plain and not tuning.encrypted
+    plain = plain and not tuning.encrypted and not tuning.zero_copy
     return plain and tuning.transport is Transport.TCP
 
 

@@ -203,6 +203,13 @@ def test_a_destination_whose_pages_were_touched_first_does_not_tell_what_receivi
     assert fresh.receipts == ()
 
 
+def test_pages_that_were_not_copied_do_not_tell_what_copying_costs() -> None:
+    record = moved(method=Method.MULTICHANNEL)
+    uncopied = replace(record, tuning=replace(record.tuning, zero_copy=True))
+    assert learn(*[record] * MOVES).copies != ()
+    assert learn(*[uncopied] * MOVES).copies == ()
+
+
 def test_a_pace_is_not_learnt_for_what_the_pages_cost_already() -> None:
     """A dearer page explains the time, so nothing is left to be explained by the pace."""
     fast = replace(SURVEY, link=LinkProfile({1: 1e11, 2: 1e11}))
