@@ -155,6 +155,7 @@ class _Conduct:
         )
         self._control = request.control or _own_control(request)
         self._arrived_at: float | None = None
+        self._over_at: float | None = None
         self._silent = False
         self._hindrance = ""
         self._interrupts = 0
@@ -248,7 +249,8 @@ class _Conduct:
 
     async def _watch_and_settle(self, migration: Migration) -> tuple[Ended, Moved]:
         ended = await self._watch(migration)
-        wall = self._elapsed()
+        # Figures that are asked for afterwards keep no guest waiting.
+        wall = self._elapsed() if self._over_at is None else self._over_at
         finding = Finding(
             ended,
             silent=self._silent,
@@ -307,6 +309,8 @@ class _Conduct:
             await self._reception.run()
             self._arrived_at = self._elapsed()
             self._watcher.arrived(self._reception.machine)
+        if phase is Phase.COMPLETED:
+            self._over_at = self._elapsed()
         elif phase is Phase.SWITCHOVER and self._request.settings.pause_before_switchover:
             await self._hand_over(migration)
 

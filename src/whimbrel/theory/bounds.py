@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from whimbrel.model.memory import DirtyCurve, LinkProfile, Survey
-from whimbrel.model.method import Tuning
+from whimbrel.model.method import Postcopy, Tuning
 from whimbrel.theory.draws import ANSWER_ERROR, WAKING_ERROR, Draws, draw
-from whimbrel.theory.postcopy import FAULT_SECONDS
+from whimbrel.theory.postcopy import asked_for, fetching
 from whimbrel.theory.rates import Costs, PageCost, costs, limited
 from whimbrel.theory.rules import DEFAULT_BANDWIDTH_LIMIT, ITERATION, WINDOW, QemuRules
 from whimbrel.theory.simulate import preparation
@@ -51,6 +51,8 @@ class Bounds:
         waking: Seconds the guest waits in post-copy for the pages that it cannot do without.
         dirty: The dirty curve at its 90th percentile.
         postcopy_floor: Bytes per second by the stream that carries post-copy.
+        rest: Seconds from the end of the first pass, as QEMU counts passes, until a move that is
+            to go over after it does (`Convergence`).
     """
 
     floor: float
@@ -65,6 +67,7 @@ class Bounds:
     waking: float
     dirty: DirtyCurve
     postcopy_floor: float
+    rest: float
 
     @property
     def begun(self) -> float:
@@ -75,6 +78,11 @@ class Bounds:
     def first_pass(self) -> float:
         """Seconds since the request by which the first pass is over and synchronised."""
         return self.begun + self.pages * self.first + self.sync
+
+    @property
+    def gone_over(self) -> float:
+        """Seconds by which a move goes over that is to do so after its first pass."""
+        return self.first_pass + self.rest
 
     @property
     def whole(self) -> float:
@@ -128,6 +136,7 @@ def bounds(
     single = costs(survey, alone, rules, plain)
     limit = DEFAULT_BANDWIDTH_LIMIT if tuning.as_qemu_comes else tuning.bandwidth_limit
     slow = limited(most, limit)
+    pull = _dearest(limited(single, limit), limited(single, limit).first)
     host = float(worst.source_cost[0])
     return Bounds(
         floor=float(worst.goodput[0]),
@@ -136,12 +145,13 @@ def bounds(
         setup=survey.source.setup_seconds * host,
         sync=survey.source.sync_seconds * survey.memory.total / (1 << 30) * host,
         first=_dearest(slow, slow.first),
-        pull=_dearest(limited(single, limit), limited(single, limit).first),
+        pull=pull,
         final=_dearest(most, most.first) + PROTECT_SECONDS * host,
         standing=_standing(survey, tuning, worst),
-        waking=_most_pages(survey) * (survey.link.latency + _pulled(survey, plain, single, limit)),
+        waking=_waking(survey, tuning, plain, pull),
         dirty=_upper(survey.memory.dirty),
         postcopy_floor=float(plain.goodput[0]),
+        rest=tuning.downtime_limit,
     )
 
 
@@ -167,15 +177,15 @@ def _dearest(now: Costs, first: PageCost) -> float:
     return float(max(first.seconds[0], now.later.seconds[0], now.zero.seconds[0]))
 
 
-def _pulled(survey: Survey, plain: Draws, single: Costs, limit: float | None) -> float:
-    """Return the seconds until a page arrives that stands at the end of the queue."""
-    waiting = survey.link.in_flight_for(1) / float(plain.goodput[0])
-    return FAULT_SECONDS + waiting + _dearest(limited(single, limit), limited(single, limit).first)
+def _waking(survey: Survey, tuning: Tuning, plain: Draws, page: float) -> float:
+    """Return the seconds a guest waits at most for the pages that it cannot do without.
 
-
-def _most_pages(survey: Survey) -> float:
-    """Return how many missing pages a guest waits for at most before it answers."""
-    return survey.destination.waking_pages * math.exp(Z90 * WAKING_ERROR)
+    Each page stands at the end of the queue, and none comes by itself.
+    """
+    preempt = tuning.postcopy is Postcopy.AFTER_FIRST_PASS_PREEMPT
+    most = survey.destination.waking_pages * math.exp(Z90 * WAKING_ERROR)
+    each = float(fetching(survey.link, plain, preempt=preempt)[0])
+    return asked_for(most, preempt=preempt) * (survey.link.latency + each + page)
 
 
 def _standing(survey: Survey, tuning: Tuning, worst: Draws) -> float:

@@ -48,6 +48,10 @@ CALLING_BACK = 2.0
 certificate states, not measured."""
 
 
+_ROUNDING = 1e-6
+"""Seconds by which a last moment lies before the one that is reckoned."""
+
+
 @dataclass
 class _Ladder:
     """A ladder that is being built; `at` is when the next rung is climbed at the latest."""
@@ -236,7 +240,7 @@ def _postcopy(ladder: _Ladder, tuning: Tuning, hindrance: str) -> None:
         ladder.rungs.append(never)
         return
     most, wish = ladder.most, ladder.wish
-    at = most.first_pass
+    at = most.gone_over
     if tuning.postcopy in _LAST_RESORT:
         tuning = replace(tuning, postcopy=Postcopy.IF_STALLED)
         at = _latest_switch(most, wish, ladder.at)
@@ -253,11 +257,11 @@ def _postcopy(ladder: _Ladder, tuning: Tuning, hindrance: str) -> None:
 def _anew(ladder: _Ladder, tuning: Tuning, most: Bounds) -> None:
     """Add the rung of a second attempt, by post-copy; `most` are its bounds."""
     wish, first = ladder.wish, ladder.rungs[0]
-    lasts = CALLING_BACK + most.postcopy_total(most.first_pass)
+    lasts = CALLING_BACK + most.postcopy_total(most.gone_over)
     at = min(ladder.at, wish.total_time - lasts)
     if at < min(UNDISTURBED * first.total_time, first.latest + _patience(ladder.most)):
         at = ladder.at  # too late for a guarantee; earlier, what is begun had no chance
-    total, downtime = at + lasts, most.postcopy_downtime(most.first_pass)
+    total, downtime = at + lasts, most.postcopy_downtime(most.gone_over)
     sound, reason = _judged(total, downtime, wish)
     reason = f"begun anew, it sends each missing page once, whatever the guest writes; {reason}"
     bound = (1.0 if sound else 0.0, total, downtime)
@@ -267,7 +271,7 @@ def _anew(ladder: _Ladder, tuning: Tuning, most: Bounds) -> None:
 
 def _latest_switch(most: Bounds, wish: Wish, wanted: float) -> float:
     """Return when to switch at the latest: as wanted, or early enough to keep the total time."""
-    slack = most.postcopy_total(wish.total_time) - wish.total_time
+    slack = most.postcopy_total(wish.total_time) - wish.total_time + _ROUNDING
     return max(most.begun, min(wanted, wish.total_time - slack))
 
 

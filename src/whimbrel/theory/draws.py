@@ -18,7 +18,7 @@ TCP with timestamps) on each of the segments of 8 to 64 KiB that the kernel hand
 HEADERS_ERROR = 0.7
 """Its relative uncertainty: the kernel cuts smaller segments for slower links."""
 
-WAKING_ERROR = 0.7
+WAKING_ERROR = 0.5
 """Relative uncertainty of how many pages a guest waits for first in post-copy: which of them are
 missing, and what else the guest touches in between, is chance."""
 

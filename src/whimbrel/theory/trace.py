@@ -123,7 +123,7 @@ def ending_of(
         at=float(fates.stopped_at[0]),
         phase=phase,
         passes=entry.number,
-        remaining=round(entry.remaining[0]) if phase is Phase.SWITCHOVER else last.remaining,
+        remaining=round(entry.remaining[0]),
     )
     arrived = replace(
         stopped,

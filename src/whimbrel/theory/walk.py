@@ -11,7 +11,7 @@ import numpy as np
 
 from whimbrel.model.memory import Survey
 from whimbrel.model.method import Postcopy, Transport, Tuning
-from whimbrel.model.migration import Pass, Phase, PhaseChange, StartPostcopy
+from whimbrel.model.migration import Pass, Phase, PhaseChange
 from whimbrel.model.units import GIB, PAGE
 from whimbrel.theory.arrays import Flags, Floats, Ints
 from whimbrel.theory.buffers import draining, filled, leading
@@ -112,6 +112,7 @@ class Walk:
         self.begun: Floats = start
         self.begun_at = float(start[0])
         self.pulling: Pulling | None = None
+        self.pulls_at: Floats = np.full(count, np.inf)
         self.dirty_rate: Floats = np.zeros(count)
         self.scan: Scan = begin(self.layout, start)
         self.throttle = Throttle.off(start)
@@ -156,10 +157,13 @@ class Walk:
         forced = np.full(len(self.active), np.inf)
         if self.job.tuning.throttling:
             forced = next_forced_sync(self.scan, self.begun, self.job.rules)
-        stop = np.minimum(forced, min(self.job.deadline, until))
+        stop = np.minimum(np.minimum(forced, self.pulls_at), min(self.job.deadline, until))
         self.scan, due = advance(self.layout, self.scan, pace, stop)
         due |= self.scan.clock >= forced
-        self._give_up(~due & (self.scan.clock >= self.job.deadline))
+        late = ~due & (self.scan.clock >= self.job.deadline)
+        over = ~due & ~late & (self.scan.clock >= self.pulls_at)
+        self._give_up(late)
+        self.start_postcopy(over[~late])
         if not len(self.active) or not due.any():
             return False
         self._synchronise(pace)
@@ -178,7 +182,13 @@ class Walk:
         job, index, on = self.job, np.flatnonzero(which), self.active[which]
         preempt = job.tuning.postcopy is Postcopy.AFTER_FIRST_PASS_PREEMPT
         plain = limited(self.plain.only(index), self.limit)
-        scan = self.scan.only(index)
+        # The stopped guest's dirty log is looked at a last time (ram_postcopy_send_discard_bitmap).
+        scan, _ = synchronise(
+            self.layout.only(index),
+            self.scan.only(index),
+            slowdown(self.throttle.level[index], job.survey.memory.busy_share),
+            self.phase(len(index)),
+        )
         half = pull(
             job.survey,
             self.draws.only(index),
@@ -188,6 +198,9 @@ class Walk:
             draining=self._draining(index),
             preempt=preempt,
         )
+        # QEMU counts it as a pass.
+        number = int(scan.passes[0])
+        self.log.append(PassLog(number, on, scan.clock, scan.counted, scan.left))
         fates = self.fates
         fates.postcopy[on] = True
         fates.stopped_at[on] = scan.clock
@@ -197,7 +210,7 @@ class Walk:
         total = running + half.seconds
         unlimited = self.plain.only(index)
         self.pulling = Pulling(unlimited, half.normal, half.zero, running, half.seconds)
-        rest = Rest(total, half.wire, half.wire, half.normal, half.zero, half.zero * 0)
+        rest = Rest(total, half.wire, half.wire, half.normal, half.zero, np.ones(len(index)))
         self._settle(index, rest)
         fates.completed[on] = total <= job.deadline
         self._drop(which)
@@ -289,13 +302,13 @@ class Walk:
         if self.job.tuning.postcopy in _NOT_BY_ITSELF or not self.job.controlled:
             return np.zeros(len(self.active), dtype=np.bool_)
         last = self.log[-1]
-        heard = [
-            self.controls[draw].hear(Pass(last.number, at, int(counted), int(remaining)))
-            for draw, at, counted, remaining in zip(
-                last.draws, last.at, last.counted, last.remaining, strict=True
-            )
-        ]
-        return np.array([h is not None and isinstance(h.action, StartPostcopy) for h in heard])
+        for place, (draw, at, counted, remaining) in enumerate(
+            zip(last.draws, last.at, last.counted, last.remaining, strict=True)
+        ):
+            control = self.controls[draw]
+            control.hear(Pass(last.number, at, int(counted), int(remaining)))
+            self.pulls_at[place] = control.pulls_at
+        return self.scan.clock >= self.pulls_at
 
     def _stalled(self, threshold: Floats) -> Flags:
         ratio = self.scan.left / np.maximum(threshold, 1.0)
@@ -390,6 +403,7 @@ class Walk:
         self.begun, self.cached = self.begun[keep], self.cached[keep]
         self.lead = self.lead[keep]
         self.found, self.dirty_rate = self.found[keep], self.dirty_rate[keep]
+        self.pulls_at = self.pulls_at[keep]
 
 
 def _controls(job: Job, start: Floats) -> list[Convergence]:

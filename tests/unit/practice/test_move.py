@@ -1,6 +1,6 @@
 import asyncio
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given
@@ -30,6 +30,7 @@ from whimbrel.model.migration import (
     StartPostcopy,
 )
 from whimbrel.model.outcome import Ending
+from whimbrel.ports import Ended
 from whimbrel.practice import repair
 from whimbrel.practice.move import Moved, Request, move
 
@@ -91,6 +92,23 @@ async def test_a_completed_move_runs_the_guest_there_and_ends_the_source() -> No
     assert moved.outcome.wall_time >= moved.outcome.preparation_time
 
 
+async def test_figures_asked_for_when_the_guest_has_arrived_count_for_no_time() -> None:
+    now = 0.0
+
+    class Slow(FakeMigration):
+        async def ended(self) -> Ended:
+            nonlocal now
+            now += 100.0
+            return await super().ended()
+
+    on = scene(COMPLETE)
+    slow = Slow(on.here, list(COMPLETE), on.there)
+    source = FakeHypervisor("a", migration=slow, held=on.here)
+    moved = await move(replace(on.request, source=source), on.watcher, lambda: now)
+    assert now == 100.0
+    assert moved.outcome.wall_time == moved.outcome.arrival_time == 0.0
+
+
 async def test_a_destination_that_cannot_receive_leaves_everything_as_it_was() -> None:
     on = scene(COMPLETE)
     on.request = Request(
@@ -149,6 +167,7 @@ async def test_post_copy_runs_the_guest_there_at_once_and_is_not_called_back() -
     script = [
         *through(Phase.SETUP, Phase.PRECOPY),
         Pass(2, 3.0, 1, 1),
+        Observation(3.5, Phase.PRECOPY),
         PhaseChange(Phase.POSTCOPY, 4.0),
         Observation(70.0, Phase.POSTCOPY),
         PhaseChange(Phase.COMPLETED, 71.0),

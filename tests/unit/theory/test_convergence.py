@@ -46,6 +46,24 @@ def test_post_copy_starts_after_the_first_pass_and_once() -> None:
     assert "1 MiB" in decisions[0].reason
 
 
+def test_the_end_of_memory_is_sent_before_the_guest_goes_over() -> None:
+    control = Convergence(replace(HYBRID, downtime_limit=0.5), deadline=60.0)
+    begun = PhaseChange(Phase.PRECOPY, 0.1)
+    assert hear(control, begun, Observation(5.0, Phase.PRECOPY)) == []
+    assert control.pulls_at == float("inf")
+    assert hear(control, Pass(2, 9.0, 1 << 30, 1 << 20), Observation(9.4, Phase.PRECOPY)) == []
+    assert control.pulls_at == 9.5
+    [decision] = hear(control, Observation(9.6, Phase.PRECOPY), Observation(9.7, Phase.PRECOPY))
+    assert decision == Decision(StartPostcopy(), decision.reason, 9.6)
+
+
+def test_a_move_that_ends_by_itself_meanwhile_does_not_go_over() -> None:
+    control = Convergence(HYBRID, deadline=60.0)
+    over = PhaseChange(Phase.SWITCHOVER, 9.1), PhaseChange(Phase.COMPLETED, 9.6)
+    begun = PhaseChange(Phase.PRECOPY, 0.1), Pass(2, 9.0, 1 << 30, 1 << 20)
+    assert hear(control, *begun, *over, Observation(9.7, Phase.COMPLETED)) == []
+
+
 def test_a_tuning_without_post_copy_never_starts_it() -> None:
     control = Convergence(Tuning(), deadline=60.0)
     assert hear(control, PhaseChange(Phase.PRECOPY, 0.1), Pass(2, 1.0, 1, 1)) == []

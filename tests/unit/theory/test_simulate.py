@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -196,6 +197,30 @@ def test_post_copy_completes_where_pre_copy_cannot() -> None:
     assert course.completed
     assert Phase.POSTCOPY in [change.phase for change in course.phases]
     assert course.fault_seconds > 0
+
+
+def test_post_copy_is_begun_when_the_end_of_memory_is_sent_as_in_a_real_move() -> None:
+    survey = uncertain_survey(0, writes=200_000)
+    for limit in (0.1, 0.5):
+        tuning = Tuning(postcopy=Postcopy.AFTER_FIRST_PASS, downtime_limit=limit)
+        course = simulate(survey, tuning, KVM, deadline=60)
+        [_, second, last] = course.passes
+        [over] = [each for each in course.phases if each.phase is Phase.POSTCOPY]
+        assert last.at == pytest.approx(second.at + limit, abs=0.05)
+        assert over.at == pytest.approx(last.at + course.downtime_reported)
+        # What was sent meanwhile is missing no more, unless it was written again.
+        assert last.remaining < second.remaining * 1.2
+
+
+def test_with_preempt_a_page_waits_for_the_cards_queue_and_not_for_the_streams() -> None:
+    survey = uncertain_survey(0, writes=200_000)
+    full = replace(survey, link=replace(survey.link, in_flight={1: 4e6}))
+    way = Tuning(postcopy=Postcopy.AFTER_FIRST_PASS)
+    urgent = replace(way, postcopy=Postcopy.AFTER_FIRST_PASS_PREEMPT)
+    waits = [simulate(each, way, KVM, deadline=60).downtime for each in (survey, full)]
+    assert waits[1] > 1.5 * waits[0]
+    waits = [simulate(each, urgent, KVM, deadline=60).fault_seconds for each in (survey, full)]
+    assert waits[1] == pytest.approx(waits[0], rel=0.05)
 
 
 @pytest.mark.parametrize("method", list(Method))
