@@ -8,7 +8,8 @@
 Guests that rewrite memory as fast as their vCPU can stay on the source while another one moves to
 and fro, plain, over channels, and compressed; their own count of what they wrote is the measure.
 They are watched alone and beside the move in turns, and each time beside it is compared with the
-two alone around it. Both hosts are this one machine, so both ends of the move burden it. A move
+two alone around it. Both hosts are this one machine, so both ends of the move burden it, and have
+its budget together (practice/budget.py). A move
 that takes longer than is watched ends beside guests that rest: with nothing idle it waits for them.
 
 What is lost has two parts: vCPUs that ran for less time, which is the scheduler's to prevent, and
@@ -51,7 +52,7 @@ LINK = 125e6
 MOVED = Load(fill=320 * MIB, pattern=Pattern.TEXT)
 BUSY = Load(fill=128 * MIB, pattern=Pattern.RANDOM, hot=96 * MIB, dirty_rate=1e12)
 BUDGET = 0.5
-"""Cores that a move may use on each host."""
+"""Cores that a move may use on this machine."""
 
 MOST = 0.05
 """What a busy guest may lose."""

@@ -153,7 +153,7 @@ async def test_a_tcp_flow_keeps_the_share_that_is_left_for_it_and_the_move_gets_
     assert len(limits) <= 5
 
 
-async def test_compression_keeps_to_a_budget_of_one_core_on_both_hosts() -> None:
+async def test_compression_keeps_to_one_core_of_the_machine_that_both_hosts_are() -> None:
     load = Load(fill=96 * MIB, pattern=Pattern.TEXT)
     async with surroundings(load, None) as these:
         allowed = [Allowance(each, 1.0) for each in (these.here, these.there)]
@@ -168,10 +168,10 @@ async def test_compression_keeps_to_a_budget_of_one_core_on_both_hosts() -> None
     assert moved.outcome.runs_on is Side.DESTINATION, moved.outcome.reason
     assert await receiving >= 2, "both channels' receivers"
     assert these.lost == []
-    assert [words.split(":")[0] for words in these.told] == ["a", "b"]
+    assert [words.split(":")[0] for words in these.told[-2:]] == ["a", "b"]
     assert wall > 0.5, "too quick to tell"
     assert cores == {1}
-    assert used / wall <= 1.2, these.told
+    assert used / wall <= 0.6, these.told
 
 
 async def held_at(site: OnSite, looking: Looking) -> int:
@@ -179,7 +179,7 @@ async def held_at(site: OnSite, looking: Looking) -> int:
     assert looking.there is not None
     held = 0
     while not looking.over.is_set():
-        found = await site.ask("confine", pid=looking.there.pid, cores=1.0, lease=12.0)
+        found = await site.ask("confine", pid=looking.there.pid, cores=0.5, lease=12.0, ends=2)
         held = max(held, found["threads"])
         await asyncio.sleep(0.1)
     return held

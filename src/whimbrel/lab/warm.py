@@ -4,8 +4,10 @@ A lab often runs inside a virtual machine whose own host takes free memory back 
 page reporting). Memory that lay free for some seconds then has to be fetched again, page by
 page, from two systems instead of one: 4 GiB may take 0.5 s or 13 s on the very same machine.
 What a destination touches first would decide the figures, not the method. So a holder keeps as
-much memory as the next destination needs, and lets it go just before the move is requested.
-Real hosts have no such layer below them, and nothing else is changed by it.
+much memory as the next destination needs, and lets it go while the destination takes it: some
+of it just before the move is requested, the rest as the free memory of this machine shrinks,
+since a move may take longer than free memory is left alone (two seconds, PAGE_REPORTING_DELAY in
+mm/page_reporting.c). Real hosts have no such layer below them, and nothing else is changed by it.
 """
 
 import asyncio
@@ -22,8 +24,15 @@ from whimbrel.model.units import GIB
 _RESERVE = 2 * GIB
 """Bytes that must stay available besides; a lab must not make its machine swap."""
 
+_AHEAD = GIB // 2
+"""Bytes that are free for the destination, and not held any more, at any time."""
+
 _HOLD = """
-import mmap, sys
+import mmap, os, sys, time
+
+def free():
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
 held = mmap.mmap(-1, int(sys.argv[1]), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 held.madvise(mmap.MADV_HUGEPAGE)
 try:
@@ -32,7 +41,18 @@ except OSError:
     for page in range(0, len(held), 4096):
         held[page] = 1
 print("held", flush=True)
-sys.stdin.read()
+if sys.stdin.readline():
+    gone, step, least, told = 0, 32 << 20, free() + int(sys.argv[2]), False
+    while gone < len(held):
+        if free() < least:
+            held.madvise(mmap.MADV_DONTNEED, gone, min(step, len(held) - gone))
+            gone += step
+            continue
+        if not told:
+            print("going", flush=True)
+            told = True
+        time.sleep(0.005)
+    print("gone", flush=True)
 """
 
 
@@ -42,7 +62,7 @@ class WarmMemory:
     def __init__(self, size: int) -> None:
         self._size = size
         self._holder: Process | None = None
-        self._whole = False
+        self._whole = self._released = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -53,16 +73,18 @@ class WarmMemory:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self.release()
+        await self._end()
 
     async def hold(self) -> None:
         """Begin to hold, without waiting until all is held; nothing where memory is short."""
+        if self._released:
+            await self._end()
         if self._holder is not None or psutil.virtual_memory().available < self._size + _RESERVE:
             return
         self._whole = False
         words = ["setpriv", "--pdeathsig", "KILL", "--", sys.executable, "-c", _HOLD]
         self._holder = await asyncio.create_subprocess_exec(
-            *words, str(self._size), stdin=PIPE, stdout=PIPE, stderr=DEVNULL
+            *words, str(self._size), str(_AHEAD), stdin=PIPE, stdout=PIPE, stderr=DEVNULL
         )
 
     async def held(self) -> None:
@@ -73,14 +95,18 @@ class WarmMemory:
             self._whole = True
 
     async def release(self) -> None:
-        """Wait until all is held, and let it go; returns when the memory is free."""
+        """Wait until all is held, and begin to let it go; returns when there is some to take."""
         holder = self._holder
-        if holder is None:
+        if holder is None or holder.stdin is None or holder.stdout is None or self._released:
             return
-        try:
-            await self.held()
-        finally:
-            self._holder = None
+        await self.held()
+        self._released = True
+        holder.stdin.write(b"let go\n")
+        await holder.stdout.readline()
+
+    async def _end(self) -> None:
+        holder, self._holder, self._released = self._holder, None, False
+        if holder is not None:
             kill(holder)
             # Not cut short by a cancellation: nothing of the lab may outlive it.
             await asyncio.shield(holder.communicate())

@@ -36,7 +36,8 @@ class Wish:
         postcopy: Whether the guest may depend on two hosts and the link for a while: a
             failure then loses it (docs/devel/migration/postcopy.rst).
         cpu_budget: Cores that the move may keep busy on each host in the middle draw, so that
-            the other VMs there keep theirs; None: as many as there are.
+            the other VMs there keep theirs; half of it at either end where both hosts are one
+            machine; None: as many as there are.
         bandwidth_limit: Bytes per second that the move may send; None: no limit. QEMU lifts
             it when it stops the guest.
     """

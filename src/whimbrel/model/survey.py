@@ -39,6 +39,8 @@ class HostFacts:
         huge_page: Bytes of a huge page; 0: none.
         free_huge_pages: Reserved huge pages that nobody uses.
         nodes: The NUMA nodes.
+        boot_id: What its kernel was called at boot, by which two hosts that are one machine are
+            known; empty: not told.
     """
 
     cores: int = 1
@@ -47,6 +49,11 @@ class HostFacts:
     huge_page: int = 0
     free_huge_pages: int = 0
     nodes: tuple[NumaNode, ...] = ()
+    boot_id: str = ""
+
+    def same_machine(self, other: "HostFacts") -> bool:
+        """Tell whether two hosts are one machine and share its cores (containers, a lab)."""
+        return bool(self.boot_id) and self.boot_id == other.boot_id
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,14 @@
 
 The hosts hold them (sites/onsite/budget.py) for a lease that is renewed while the move runs, so
 that nothing stays behind when whimbrel is gone. While the guest stands still at switchover they
-are let go: what is held back then, it waits for.
+are let go: what is held back then, it waits for. A budget is a machine's: where both hosts are
+one (containers, a lab), either end has half of it.
 """
 
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -43,7 +44,8 @@ class Allowance:
 
     Attributes:
         site: The host.
-        cores: Cores' time that all its threads there may use together, above 0.
+        cores: Cores' time that all its threads there may use together, above 0; where both
+            hosts are one machine, those of both ends.
         interface: The NIC the guest moves through there, empty where that does not matter.
         vcpus: Threads of the vCPUs, needed where QEMU does not name its threads.
     """
@@ -88,6 +90,9 @@ class Budget:
         held = [
             _Held(allowed, machine, self._told) for allowed, machine in pairs if allowed is not None
         ]
+        if len(held) > 1 and await _one_machine(held):
+            held = [each.of_two() for each in held]
+            self._told("Both hosts are one machine: either end has half of the CPU budget.")
         whereabouts = _whereabouts(afoot)
         try:
             for each in held:
@@ -104,9 +109,20 @@ class Budget:
 
 
 class _Held:
-    def __init__(self, allowance: Allowance, machine: Machine, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, allowance: Allowance, machine: Machine, tell: Callable[[str], None], ends: int = 1
+    ) -> None:
         self._allowance, self._machine, self._tell = allowance, machine, tell
+        self._ends = ends
         self._pid: int | None = None
+
+    def of_two(self) -> "_Held":
+        """Return it as one of two ends on one machine, which have its budget together."""
+        half = replace(self._allowance, cores=self._allowance.cores / 2)
+        return _Held(half, self._machine, self._tell, ends=2)
+
+    async def boot(self) -> str:
+        return str(await self._allowance.site.ask("boot_id", within=ANSWER_WITHIN))
 
     async def act(self, whereabouts: "_Whereabouts", afoot: Afoot) -> None:
         if whereabouts is _Whereabouts.BETWEEN:
@@ -126,6 +142,7 @@ class _Held:
             pid=pid,
             cores=asked.cores,
             lease=LEASE,
+            ends=self._ends,
             vcpus=list(asked.vcpus),
             interface=asked.interface,
             arriving=whereabouts is _Whereabouts.HERE and self._machine is afoot.destination,
@@ -140,6 +157,10 @@ class _Held:
         with suppress(HostError):
             site = self._allowance.site
             await site.ask("release_threads", within=ANSWER_WITHIN, pid=self._pid)
+
+
+async def _one_machine(held: Sequence[_Held]) -> bool:
+    return len({await each.boot() for each in held}) == 1
 
 
 class _Whereabouts(Enum):

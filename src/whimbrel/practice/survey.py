@@ -114,7 +114,8 @@ async def survey(
     guest = await _guest(subject, depth, chance)
     after = [await probe.idle() for probe in probes]
     spare = [spare_cores(*readings) for readings in zip(before, after, strict=True)]
-    shared = there is subject.source
+    facts = [await probe.facts() for probe in probes]
+    shared = there is subject.source or facts[0].same_machine(facts[1])
     profiles = await _profiles(subject, there, [s / (1 + shared) for s in spare], guest, effort)
     reading = await _probed(subject, effort)
     return Surveyed(
@@ -127,8 +128,8 @@ async def survey(
         depth=depth,
         duration=time.monotonic() - began,
         cpu_seconds=own_cpu() - used,
-        source_facts=await subject.source.facts(),
-        destination_facts=await there.facts(),
+        source_facts=facts[0],
+        destination_facts=facts[1],
         link=reading,
         sampled_pages=guest.sampled,
         looks=guest.looks,

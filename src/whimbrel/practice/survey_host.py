@@ -56,6 +56,7 @@ def facts_from(told: Mapping[str, Any]) -> HostFacts:
         huge_page=int(told["huge_pages"]["size"]),
         free_huge_pages=int(told["huge_pages"]["free"]),
         nodes=tuple(NumaNode(tuple(each["cores"]), int(each["free"])) for each in told["nodes"]),
+        boot_id=str(told.get("boot_id", "")),
     )
 
 

@@ -51,6 +51,7 @@ def plan_move(
         generator: The only source of randomness; the same state leads to the same plan.
         method: The one that a person named, taken as it is; None or `auto`: all are weighed.
     """
+    wish = _at_either_end(situation, wish)
     work = _Work(situation, wish, int(generator.integers(2**63)))
     helpless: tuple[Rejection, ...] = ()
     if method is None or method is Method.AUTO:
@@ -71,6 +72,13 @@ def plan_move(
         risk = pucker_of(situation, best.candidate, best.prediction)
         plan = replace(plan, pucker=risk)
     return replace(plan, advice=advise(situation, settings, plan, seed=work.seed))
+
+
+def _at_either_end(situation: Situation, wish: Wish) -> Wish:
+    """Return the wish with the budget that each end has: one machine's is for both of them."""
+    if situation.survey.shared_cores is None or wish.cpu_budget is None:
+        return wish
+    return replace(wish, cpu_budget=wish.cpu_budget / 2)
 
 
 def pucker_of(situation: Situation, candidate: Candidate, prediction: Prediction) -> Pucker:

@@ -23,15 +23,20 @@ class Holding:
     name: str
     breaks_after: int = 10**9
     folder: str = ""
+    boot: str = ""
+    held: set[tuple[float | None, int | None]] = field(default_factory=set)
     asked: list[tuple[str, int]] = field(default_factory=list)
     arriving: list[bool] = field(default_factory=list)
     renewed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def ask(self, question: str, *, within: float = 60.0, **arguments: Any) -> Any:
+        if question == "boot_id":
+            return self.boot or self.name
         if len(self.asked) >= self.breaks_after:
             raise HostUnreachable("gone")
         self.asked.append((question, arguments["pid"]))
         self.arriving.append(arguments.get("arriving", False))
+        self.held.add((arguments.get("cores"), arguments.get("ends")))
         if len(self.asked) == 3:
             self.renewed.set()
         return HELD
@@ -83,6 +88,22 @@ async def test_both_hosts_hold_their_process_until_the_move_is_over() -> None:
         assert {each for _, each in site.asked} == {pid}
     assert len(heard.words) == 2
     assert heard.errors == []
+
+
+async def test_two_ends_on_one_machine_have_its_budget_together() -> None:
+    for boots, held, says in ((("x", "x"), (0.5, 2), True), (("x", "y"), (1.0, 1), False)):
+        a, b = (Holding(name, boot=boot) for name, boot in zip("ab", boots, strict=True))
+        heard = Heard()
+        both = Budget(
+            Allowance(a, 1.0), Allowance(b, 1.0), told=heard.words.append, lost=heard.fails
+        )
+        async with attended([both], afoot()):
+            await a.renewed.wait()
+            await b.renewed.wait()
+        for site in (a, b):
+            assert site.held - {(None, None)} == {held}
+        assert any("either end has half" in words for words in heard.words) is says
+        assert heard.errors == []
 
 
 async def test_a_destination_that_is_built_meanwhile_is_held_once_it_is_there() -> None:

@@ -10,7 +10,7 @@ from whimbrel.hypervisors.simulated.inspect import SimulatedInspection
 from whimbrel.lab.this_host import ThisHost
 from whimbrel.model.memory import DirtyCurve, MemoryProfile, PageClass
 from whimbrel.model.method import Codec, Compression
-from whimbrel.model.survey import Depth, LinkReading
+from whimbrel.model.survey import Depth, HostFacts, LinkReading
 from whimbrel.model.units import MIB
 from whimbrel.ports import IN_MEMORY, NEVER_PROVIDED, Look
 from whimbrel.practice.survey import Subject, survey
@@ -95,6 +95,21 @@ async def test_a_writer_that_comes_round_just_behind_the_horizon_is_watched_for_
     dirty = found.survey.memory.dirty
     assert dirty.horizon > 1.1 * watched
     assert dirty.distinct(10 * watched) == pytest.approx(turning.pages, rel=0.1)
+
+
+class Elsewhere(ThisHost):
+    """A host with a kernel of its own."""
+
+    async def facts(self) -> HostFacts:
+        return replace(await super().facts(), boot_id="another")
+
+
+async def test_hosts_that_are_one_machine_share_its_idle_cores() -> None:
+    subject = Subject(SimulatedInspection(GUEST), Wire(), ThisHost(), streams=(1,))
+    for there, shared in ((None, True), (ThisHost(), True), (Elsewhere(), False)):
+        found = await survey(replace(subject, destination=there), Depth.QUICK)
+        assert (found.survey.shared_cores is not None) is shared
+        assert any("one machine" in note for note in found.notes) is shared
 
 
 async def test_a_survey_says_what_it_cost() -> None:

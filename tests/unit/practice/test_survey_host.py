@@ -4,7 +4,7 @@ import pytest
 
 from whimbrel.model.memory import CipherCost, HostProfile, WireRatio
 from whimbrel.model.method import Codec, Compression
-from whimbrel.model.survey import NumaNode
+from whimbrel.model.survey import HostFacts, NumaNode
 from whimbrel.practice.survey_content import Shortened
 from whimbrel.practice.survey_host import (
     Idle,
@@ -57,8 +57,12 @@ def test_facts_are_read_from_the_hosts_answer() -> None:
         "memory": 20,
         "huge_pages": {"size": 2, "free": 1, "total": 3},
         "nodes": [{"node": 0, "cores": [0, 1], "free": 5, "memory": 6}],
+        "boot_id": "x",
     }
     found = facts_from(told)
+    assert found.same_machine(facts_from(told))
+    assert not found.same_machine(facts_from(told | {"boot_id": "y"}))
+    assert not HostFacts().same_machine(HostFacts()), "neither was told"
     assert (found.cores, found.available_memory, found.memory) == (4, 10, 20)
     assert (found.huge_page, found.free_huge_pages) == (2, 1)
     assert found.nodes == (NumaNode((0, 1), 5),)

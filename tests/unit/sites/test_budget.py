@@ -48,8 +48,8 @@ VCPU = 1024
 
 
 def test_what_holds_a_move_leaves_a_vcpu_that_wants_its_core_at_least_95_percent_of_it() -> None:
-    weights = {name: int(weight) for name, (_, weight) in budget.WEIGHTS.items()}
-    nice = VCPU / 1.25**NICE  # sched_prio_to_weight, kernel/sched/core.c: a step is 1.25
+    weights = {name: weight for name, (_, weight) in budget.WEIGHTS.items()}
+    nice = VCPU / 1.25 ** NICE[0]  # sched_prio_to_weight, kernel/sched/core.c: a step is 1.25
     for weight, whole in (
         (weights["cgroup v1"], VCPU),
         (weights["cgroup v2"], 100),
@@ -151,7 +151,7 @@ def until(true: object) -> None:
 
 
 def no_quota(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused(_pid: int, _cores: float) -> Quota:
+    def refused(_pid: int, _cores: float, **_: int) -> Quota:
         raise OSError("read-only")
 
     monkeypatch.setattr(budget, "Quota", refused)
@@ -169,8 +169,8 @@ def test_moving_threads_are_held_and_others_left_alone(monkeypatch: pytest.Monke
         held = threads(pid)
         assert os.sched_getaffinity(held["mig/src/main"]) == set(found["cores"])
         assert len(found["cores"]) == 1
-        assert found["nice"] == NICE
-        assert os.getpriority(os.PRIO_PROCESS, held["mig/src/main"]) == min(19, own + NICE)
+        assert found["nice"] == NICE[0]
+        assert os.getpriority(os.PRIO_PROCESS, held["mig/src/main"]) == min(19, own + NICE[0])
         assert os.sched_getaffinity(held["CPU 0/TCG"]) == everywhere
         assert os.getpriority(os.PRIO_PROCESS, held["CPU 0/TCG"]) == own
         assert budget.release_threads(pid) == 1
@@ -239,7 +239,7 @@ def test_threads_that_appear_later_are_held_too(monkeypatch: pytest.MonkeyPatch)
         until(lambda: "mig/src/send_0" in threads(pid))
         later = threads(pid)["mig/src/send_0"]
         until(lambda: len(os.sched_getaffinity(later)) == 1)
-        until(lambda: os.getpriority(os.PRIO_PROCESS, later) == min(19, own + NICE))
+        until(lambda: os.getpriority(os.PRIO_PROCESS, later) == min(19, own + NICE[0]))
         budget.release_threads(pid)
         assert os.sched_getaffinity(later) == everywhere
         assert os.getpriority(os.PRIO_PROCESS, later) == own
@@ -254,9 +254,9 @@ def test_a_thread_that_a_held_one_starts_is_held_once_and_let_go(
         held = budget.Confinement(pid, 0.4, (), "")
         thread = threads(pid)["mig/src/main"]
         os.sched_setaffinity(thread, held.cores)  # as it would have inherited
-        os.setpriority(os.PRIO_PROCESS, thread, min(19, own + NICE))
+        os.setpriority(os.PRIO_PROCESS, thread, min(19, own + NICE[0]))
         held.look()
-        assert os.getpriority(os.PRIO_PROCESS, thread) == min(19, own + NICE)
+        assert os.getpriority(os.PRIO_PROCESS, thread) == min(19, own + NICE[0])
         held.release()
         assert os.sched_getaffinity(thread) == os.sched_getaffinity(pid)
         assert os.getpriority(os.PRIO_PROCESS, thread) == own
@@ -340,14 +340,15 @@ def only_v2(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("only_v2")
-def test_version_2_gets_a_threaded_group_with_a_quota(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ends", [1, 2])
+def test_version_2_gets_a_threaded_group_with_a_quota(tmp_path: Path, ends: int) -> None:
     own = v2_tree(tmp_path, "cpu memory")
-    quota = Quota(os.getpid(), 1.5, tmp_path)
+    quota = Quota(os.getpid(), 1.5, tmp_path, ends=ends)
     assert quota.means == "cgroup v2"
     folder = own / f"whimbrel-{os.getpid()}"
     assert (folder / "cgroup.type").read_text() == "threaded"
     assert (folder / "cpu.max").read_text() == "30000 20000"
-    assert (folder / "cpu.weight").read_text() == "2"
+    assert (folder / "cpu.weight").read_text() == f"{2 // ends}"
     assert (own / "cgroup.subtree_control").read_text() == "+cpu"
     quota.take(42)
     assert (folder / "cgroup.threads").read_text() == "42"
@@ -356,19 +357,20 @@ def test_version_2_gets_a_threaded_group_with_a_quota(tmp_path: Path) -> None:
     assert (own / "cgroup.subtree_control").read_text() == "-cpu"
 
 
+@pytest.mark.parametrize("ends", [1, 2])
 def test_version_1_gets_a_group_with_a_quota_and_little_weight(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: int
 ) -> None:
     monkeypatch.setattr(
         Path, "read_text", only_cgroup(Path.read_text, "4:cpu,cpuacct:/vms\n0::/\n")
     )
     (tmp_path / "cpu,cpuacct" / "vms").mkdir(parents=True)
-    quota = Quota(os.getpid(), 1.5, tmp_path)
+    quota = Quota(os.getpid(), 1.5, tmp_path, ends=ends)
     assert quota.means == "cgroup v1"
     folder = tmp_path / "cpu,cpuacct" / "vms" / f"whimbrel-{os.getpid()}"
     assert (folder / "cpu.cfs_quota_us").read_text() == "30000"
     assert (folder / "cpu.cfs_period_us").read_text() == "20000"
-    assert (folder / "cpu.shares").read_text() == "20"
+    assert (folder / "cpu.shares").read_text() == f"{20 // ends}"
     quota.take(42)
     assert (folder / "tasks").read_text() == "42"
     quota.remove()

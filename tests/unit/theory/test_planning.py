@@ -72,6 +72,16 @@ def test_whatever_is_chosen_keeps_the_wish(guest: Guest, wish: Wish) -> None:
         assert made.certificate.guaranteed
 
 
+def test_where_both_hosts_are_one_machine_either_end_has_half_of_its_budget() -> None:
+    apart = measured(BUSY)
+    wish = replace(WISH, cpu_budget=1.0)
+    for survey, most in ((apart, 1.0), (replace(apart, shared_cores=2.0), 0.5)):
+        made = plan(situation(survey), wish)
+        assert made.wish.cpu_budget == most
+        assert made.chosen is not None
+        assert max(busy_cores(made.chosen)) <= most
+
+
 def test_the_same_seed_makes_the_same_plan() -> None:
     of = situation(BUSY, hints=True)
     assert plan(of) == plan(of)

@@ -6,8 +6,8 @@
                    ─► else niceness
 
 A move gets what guests leave: where no core is idle, its threads have a weight of 2 % of one
-vCPU's, so that a vCPU that wants its core loses no more than that, or twice as much where both
-ends of a move are on one host. vCPUs are left alone, and so is the main loop, except at a
+vCPU's, so that a vCPU that wants its core loses no more than that; where both ends of a move are
+on one machine, either has half of it. vCPUs are left alone, and so is the main loop, except at a
 destination whose guest is still coming: there it takes in a plain stream itself. Everything is
 undone by `release_threads`, or by itself when the lease was not renewed.
 """
@@ -29,12 +29,13 @@ FOLLOW_EVERY = 0.02
 PERIOD = 20_000
 """Microseconds of a cgroup's quota period: short, so that nothing stands still for long."""
 
-NICE = 18
-"""Niceness of threads that no cgroup holds: a weight of 18 beside a vCPU's 1024, or 1.7 % of a
-core that both want (sched_prio_to_weight, kernel/sched/core.c). Between sessions that the kernel
+NICE = 18, 19
+"""Niceness of threads that no cgroup holds, by how many ends of the move are on this machine: a
+weight of 18 or 15 beside a vCPU's 1024, or 1.7 or 1.5 % of a core that both want, of each end
+(sched_prio_to_weight, kernel/sched/core.c). Between sessions that the kernel
 groups (sched_autogroup), and between cgroups, niceness counts for nothing."""
 
-WEIGHTS = {"cgroup v2": ("cpu.weight", "2"), "cgroup v1": ("cpu.shares", "20")}
+WEIGHTS = {"cgroup v2": ("cpu.weight", 2), "cgroup v1": ("cpu.shares", 20)}
 """What gives a cgroup 2 % of the weight of one with the defaults (100, 1024)."""
 
 _MOVES = re.compile(r"mig/|live_mig|multifd|postcopy/|return path|fault-|bg_snap")
@@ -83,10 +84,12 @@ def best_cores(
 class Quota:
     """A cgroup that holds threads to so many cores' time; OSError where it cannot be made."""
 
-    def __init__(self, pid: int, cores: float, root: Path = Path("/sys/fs/cgroup")) -> None:
+    def __init__(
+        self, pid: int, cores: float, root: Path = Path("/sys/fs/cgroup"), *, ends: int = 1
+    ) -> None:
         lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
         places = dict(line.split(":", 2)[1:] for line in lines)
-        self._lent = False
+        self._lent, self._ends = False, ends
         quota = max(1000, round(cores * PERIOD))
         cpu = next((names for names in places if "cpu" in names.split(",")), None)
         if cpu is None:
@@ -99,7 +102,11 @@ class Quota:
             self._parent = root / cpu / places[cpu].lstrip("/")
             self._threads = "tasks"
             limits = (("cpu.cfs_period_us", f"{PERIOD}"), ("cpu.cfs_quota_us", f"{quota}"))
-            self._make(pid, (*limits, WEIGHTS[self.means]))
+            self._make(pid, (*limits, self._weight()))
+
+    def _weight(self) -> tuple[str, str]:
+        name, weight = WEIGHTS[self.means]
+        return name, f"{weight // self._ends}"
 
     def _sweep(self) -> None:
         """Remove what was left here for processes that have ended."""
@@ -129,7 +136,7 @@ class Quota:
                 control.write_text("+cpu")
                 self._lent = True
             (self._folder / "cpu.max").write_text(limit)
-            name, weight = WEIGHTS[self.means]
+            name, weight = self._weight()
             (self._folder / name).write_text(weight)
         except OSError:
             self.remove()
@@ -162,6 +169,7 @@ class Confinement:
         vcpus: tuple[int, ...] = (),
         interface: str = "",
         *,
+        ends: int = 1,
         arriving: bool = False,
     ) -> None:
         self._pid = pid
@@ -174,8 +182,8 @@ class Confinement:
         self.cores = best_cores(count, _busy(), allowed, _near(interface), _siblings())
         self._quota: Quota | None = None
         with suppress(OSError, KeyError):
-            self._quota = Quota(pid, cores)
-        self.nice = 0 if self._quota else NICE
+            self._quota = Quota(pid, cores, ends=ends)
+        self.nice = 0 if self._quota else NICE[ends - 1]
         self._before: dict[int, tuple[set[int], int]] = {}
         self._lock = threading.Lock()
         self.until = math.inf
@@ -268,6 +276,7 @@ def confine(
     vcpus: tuple[int, ...] = (),
     interface: str = "",
     *,
+    ends: int = 1,
     arriving: bool = False,
 ) -> dict[str, Any]:
     """Hold a QEMU's moving threads, also those still to come, to so many cores.
@@ -278,6 +287,7 @@ def confine(
         lease: Seconds after which all is undone unless this is asked again.
         vcpus: The threads of its vCPUs, for a QEMU that does not name its threads.
         interface: The NIC of the move: cores near it are taken first.
+        ends: How many ends of the move are on this machine, 1 or 2.
         arriving: The guest is still on its way to this process, whose main loop has nothing else
             to do; asked without it afterwards, that is let go.
 
@@ -290,7 +300,7 @@ def confine(
         if held is not None and held.arriving != arriving:
             held.release()
         if held is None or held.over or not held.look():
-            held = Confinement(pid, cores, tuple(vcpus), interface, arriving=arriving)
+            held = Confinement(pid, cores, tuple(vcpus), interface, ends=ends, arriving=arriving)
             _CONFINED[pid] = held
             held.until = time.monotonic() + lease
             held.look()

@@ -239,6 +239,7 @@ def _write(path: Path, content: dict[str, Any]) -> None:
 
 
 QUESTIONS = {
+    "boot_id": boot_id,
     "claims": claims,
     "memory_left": memory_left,
     "claim_memory": claim_memory,
