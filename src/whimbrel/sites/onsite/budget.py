@@ -24,8 +24,10 @@ from pathlib import Path
 from typing import Any
 
 FOLLOW_EVERY, SETTLED_EVERY = 0.02, 0.25
-"""Seconds from one look for new threads to the next, at first and when none came for `SETTLES`: each
-look costs a millisecond of a core, and a thread is held from its birth where what started it is."""
+"""Seconds from one look for new threads to the next, at first and when none came for `SETTLES`.
+
+Each look takes a core away from a guest for a moment, and a thread is held from its birth where
+the one that started it is."""
 
 SETTLES = 1.0
 """Seconds after the last new thread from which looks are few."""
