@@ -113,6 +113,7 @@ class Walk:
         self.begun_at = float(start[0])
         self.pulling: Pulling | None = None
         self.pulls_at: Floats = np.full(count, np.inf)
+        self.unsent: Floats = np.zeros(count)
         self.dirty_rate: Floats = np.zeros(count)
         self.scan: Scan = begin(self.layout, start)
         self.throttle = Throttle.off(start)
@@ -251,9 +252,11 @@ class Walk:
         if self.job.tuning.transport is Transport.RDMA:
             due = (self.scan.to_send + self.scan.sent).sum(axis=(1, 2))
             return resent(costs_now, self.found, due, self.job.survey.memory.pages)
-        if self.job.tuning.xbzrle_cache is None:
-            return costs_now.later
-        return blended(costs_now.later, costs_now.difference, self._hits())
+        later = costs_now.later
+        if self.job.tuning.xbzrle_cache is not None:
+            later = blended(later, costs_now.difference, self._hits())
+        # The end of memory, which the first pass left over, is as new as what it sent.
+        return blended(later, costs_now.first, self.unsent) if self.unsent.any() else later
 
     def _hits(self) -> Floats:
         """Return the share of rewritten pages found in the XBZRLE cache, (D,)."""
@@ -272,10 +275,13 @@ class Walk:
         first, lasted = self.passes == 1, np.maximum(self.scan.clock - self.scan.began, 1e-9)
         slow = slow * np.maximum(0.0, 1 + self._jitter() / lasted)
         where = self.phase(len(self.active))
+        unsent, _ = self.scan.missing
         scan, self.found = synchronise(self.layout, self.scan, slow, where)
         if first:
             scan, taken = called_free(self.layout, scan)
             self.found = self.found + taken
+        with_content, _ = scan.missing
+        self.unsent = unsent / np.maximum(with_content, 1.0) if first else np.zeros_like(unsent)
         self.dirty_rate = self.found * PAGE / lasted
         cost = survey.source.sync_seconds * survey.memory.total / GIB * self.draws.source_cost
         self.scan = replace(scan, clock=scan.clock + cost)
@@ -403,7 +409,7 @@ class Walk:
         self.begun, self.cached = self.begun[keep], self.cached[keep]
         self.lead = self.lead[keep]
         self.found, self.dirty_rate = self.found[keep], self.dirty_rate[keep]
-        self.pulls_at = self.pulls_at[keep]
+        self.pulls_at, self.unsent = self.pulls_at[keep], self.unsent[keep]
 
 
 def _controls(job: Job, start: Floats) -> list[Convergence]:

@@ -171,9 +171,11 @@ def _quantile(beyond: Sequence[tuple[float, float]]) -> float | None:
         return None
     ordered = sorted(beyond)
     reached = list(accumulate(weight for _, weight in ordered))
-    # The move to come is one more, of its own kind, and may be worse than all before it. Without
-    # it few moves promise too much: bands held 72 to 79 % of the moves of a suite.
-    most = HELD * (reached[-1] + ALIKE)
+    # The move to come is one more, of its own kind, and may be worse than all before it. Counted
+    # whole it is never too little; on average half of it is right (smoothed conformal prediction:
+    # Vovk, Gammerman and Shafer 2005, 2.2). Of the moves of two suites, replayed, bands held 77 to
+    # 83 % without it, 80 to 87 % with half, 85 to 89 % with all of it.
+    most = HELD * (reached[-1] + ALIKE / 2)
     return max(ordered[min(bisect_left(reached, most), len(ordered) - 1)][0], NARROWEST)
 
 

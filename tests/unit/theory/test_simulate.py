@@ -7,8 +7,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unit.theory.guests import KVM, TCG, Guest, guests, lcg_guest, still_guest
-from whimbrel.model.memory import DirtyCurve, LinkProfile, MemoryProfile, PageClass, Survey
-from whimbrel.model.method import Method, Postcopy, Settings, Tuning, tuning_for
+from whimbrel.model.memory import (
+    DirtyCurve,
+    LinkProfile,
+    MemoryProfile,
+    PageClass,
+    Survey,
+    WireRatio,
+)
+from whimbrel.model.method import (
+    Codec,
+    Compression,
+    Method,
+    Postcopy,
+    Settings,
+    Tuning,
+    tuning_for,
+)
 from whimbrel.model.migration import (
     TRANSITIONS,
     Cancel,
@@ -234,6 +249,17 @@ def test_qemus_default_is_held_to_its_cap() -> None:
     course = simulate(still_guest(0.0), Tuning(as_qemu_comes=True), KVM)
     # The last 300 ms of it go at the speed of the link.
     assert 0.6 * GIB / (128 * MIB) < course.total_time < GIB / (128 * MIB) * 1.02
+
+
+def test_the_end_of_memory_compresses_as_the_rest_of_it_and_not_as_what_is_rewritten() -> None:
+    way = Compression(Codec.ZSTD)
+    tuning = Tuning(channels=2, compression=way)
+    for limit in (0.05, 0.5):  # how much the first pass leaves to the stopped guest
+        guest = still_guest(0.0)
+        ratios = {way: WireRatio(all=0.9, dirty=0.05)}
+        survey = replace(guest, memory=replace(guest.memory, ratios=ratios))
+        course = simulate(survey, replace(tuning, downtime_limit=limit), KVM)
+        assert course.wire_bytes == pytest.approx(0.9 * GIB, rel=0.02)
 
 
 def test_hinted_pages_are_not_sent() -> None:
