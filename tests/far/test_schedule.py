@@ -47,7 +47,8 @@ async def test_a_planned_move_is_carried_out_with_others_share_and_a_budget() ->
         assert over["code"] == 0, over["message"]
         assert over["move"] == 1
         assert "next to nothing" in over["message"]
-        assert "may use 1 cores" in over["message"]
+        assert "either end has half of the CPU budget" in over["message"]
+        assert "may use 0.5 cores" in over["message"]
         assert "stays for others" in over["message"]
         assert await at.places("db") == ["b"]
         assert await at.intact("db", on="b") == 32 * 256
