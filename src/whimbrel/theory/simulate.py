@@ -22,10 +22,11 @@ from whimbrel.model.migration import (
 from whimbrel.model.prediction import Course, Interval, PassBand, Prediction, verdict_for
 from whimbrel.theory.arrays import Floats
 from whimbrel.theory.draws import draw
+from whimbrel.theory.job import Job
 from whimbrel.theory.rates import Costs
 from whimbrel.theory.rules import QemuRules
 from whimbrel.theory.trace import Trace, ending_of, passes_of, phases_of
-from whimbrel.theory.walk import Job, Walk
+from whimbrel.theory.walk import Walk
 
 DEADLINE = 600.0
 """Seconds a simulated move is given unless told otherwise."""

@@ -9,16 +9,15 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from whimbrel.model.memory import Survey
-from whimbrel.model.method import Postcopy, Transport, Tuning
-from whimbrel.model.migration import Pass, Phase, PhaseChange
+from whimbrel.model.method import Postcopy, Transport
+from whimbrel.model.migration import Pass
 from whimbrel.model.units import GIB, PAGE
 from whimbrel.theory.arrays import Flags, Floats, Ints
 from whimbrel.theory.buffers import draining, filled, leading
-from whimbrel.theory.convergence import Convergence
 from whimbrel.theory.dirtying import slowdown
 from whimbrel.theory.draws import Draws
 from whimbrel.theory.fates import Best, Fates, PassLog, Pulling, Rest
+from whimbrel.theory.job import Job
 from whimbrel.theory.layout import Layout, lay_out
 from whimbrel.theory.postcopy import pull
 from whimbrel.theory.precopy import (
@@ -31,7 +30,7 @@ from whimbrel.theory.precopy import (
     synchronise,
 )
 from whimbrel.theory.rates import PACKET, Costs, PageCost, blended, costs, limited, pinning, resent
-from whimbrel.theory.rules import DEFAULT_BANDWIDTH_LIMIT, ITERATION, QemuRules
+from whimbrel.theory.rules import DEFAULT_BANDWIDTH_LIMIT, ITERATION
 from whimbrel.theory.switchover import switch_over
 from whimbrel.theory.throttling import STRONGEST, Throttle, evaluated, next_forced_sync
 from whimbrel.theory.windows import least_sent
@@ -53,26 +52,6 @@ JITTER = 0.003
 core now and then, and catches up. Read off passes of 56 ms that differed by 3 % (one guest)."""
 
 _NOT_BY_ITSELF = {Postcopy.NEVER, Postcopy.IF_STALLED}
-
-
-@dataclass(frozen=True)
-class Job:
-    """What is to be simulated.
-
-    Attributes:
-        survey: Guest, link and hosts.
-        tuning: How it is moved.
-        rules: The QEMU that moves it.
-        deadline: Seconds since the request after which the move is given up.
-        controlled: Whether the convergence control watches, as it does a real move; if not,
-            the move is left alone but for changes made from outside.
-    """
-
-    survey: Survey
-    tuning: Tuning
-    rules: QemuRules
-    deadline: float
-    controlled: bool = True
 
 
 @dataclass
@@ -121,7 +100,7 @@ class Walk:
         self.found: Floats = self.scan.left / PAGE
         self.best = Best.none(start)
         self.fates = Fates.open(count)
-        self.controls = _controls(job, start)
+        self.controls = job.controls(start)
         self._record(1)
         page, streams = limited(self.costs, self.limit).first, tuning.channels or 1
         self.lead = leading(job.survey.link, streams, self.draws, page)
@@ -410,11 +389,3 @@ class Walk:
         self.lead = self.lead[keep]
         self.found, self.dirty_rate = self.found[keep], self.dirty_rate[keep]
         self.pulls_at, self.unsent = self.pulls_at[keep], self.unsent[keep]
-
-
-def _controls(job: Job, start: Floats) -> list[Convergence]:
-    """Return one control per draw, told that pre-copy has begun."""
-    controls = [Convergence(job.tuning, job.deadline) for _ in start]
-    for control, at in zip(controls, start, strict=True):
-        control.hear(PhaseChange(Phase.PRECOPY, float(at)))
-    return controls

@@ -23,14 +23,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-FOLLOW_EVERY, SETTLED_EVERY = 0.02, 0.25
-"""Seconds from one look for new threads to the next, at first and when none came for `SETTLES`.
-
-Each look takes a core away from a guest for a moment, and a thread is held from its birth where
-the one that started it is."""
-
-SETTLES = 1.0
-"""Seconds after the last new thread from which looks are few."""
+FOLLOW_EVERY, SETTLED_EVERY, SETTLES = 0.02, 0.25, 1.0
+"""Seconds from one look for new threads to the next, at first and when none came for `SETTLES`:
+each look takes a core for a moment, and what a held thread starts is held from its birth."""
 
 PERIOD = 20_000
 """Microseconds of a cgroup's quota period: short, so that nothing stands still for long."""
@@ -226,8 +221,7 @@ class Confinement:
     def follow(self) -> None:
         """Look again and again until released, or the lease is over, or the process gone."""
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
-        known, last = self.threads, time.monotonic()
-        pause = FOLLOW_EVERY
+        known, last, pause = self.threads, time.monotonic(), FOLLOW_EVERY
         while not self._over.wait(pause):
             now = time.monotonic()
             if now > self.until or not self.look():
@@ -263,7 +257,7 @@ class Confinement:
                 self._let_go_what_it_started()
             for thread, (cores, nice) in self._before.items():
                 with suppress(OSError):  # most of them ended with the move
-                    if _same_process(thread, self._pid):
+                    if Path(f"/proc/{self._pid}/task/{thread}").exists():
                         os.sched_setaffinity(thread, cores)
                         os.setpriority(os.PRIO_PROCESS, thread, nice)
 
@@ -348,10 +342,6 @@ def _names(pid: int) -> dict[int, str]:
         with suppress(OSError):  # it has just ended
             names[int(folder.name)] = (folder / "comm").read_text().rstrip("\n")
     return names
-
-
-def _same_process(thread: int, pid: int) -> bool:
-    return Path(f"/proc/{pid}/task/{thread}").exists()
 
 
 def _ticks() -> dict[int, tuple[int, int]]:
