@@ -14,7 +14,7 @@ tuning says so, and given up at its deadline.
 QEMU looks for dirty pages, and counts a pass, as soon as what is left fits its downtime limit. The
 end of memory is still to be sent then, and a guest that goes over has to fetch it page by page:
 there lie the rings of its devices, which the destination needs before it lets the guest run
-(2.9 s at 200 Mbit/s for 39 of them). It is sent within the downtime limit, and waited for.
+(docs/theory.md, "Post-copy"). It is sent within the downtime limit, and waited for.
 """
 
 from whimbrel.model.method import Policy, Postcopy, Tuning
