@@ -2,12 +2,12 @@
 
     sudo .venv/bin/python benchmarks/going_over.py      three minutes
 
-QEMU counts the first pass as over when what is left fits its downtime limit. Whoever goes over then,
-as `virsh migrate --postcopy-after-precopy` does, leaves the end of memory behind, and with it the
-rings of the guest's devices, which the destination reads before it lets the guest run. whimbrel waits
-for as long as sending it may take (`theory/convergence.py`). Both ways move the same guest in turns;
-standstills are seen from outside, by its heartbeat. Nothing else may run meanwhile. Exits with 1 where
-waiting does not make the longest of them shorter.
+QEMU counts the first pass as over when what is left fits its downtime limit. Whoever goes over
+then, as `virsh migrate --postcopy-after-precopy` does, leaves the end of memory behind, and with it
+the rings of the guest's devices, which the destination reads before it lets the guest run. whimbrel
+waits for as long as sending it may take (`theory/convergence.py`). Both ways move the same guest in
+turns; standstills are seen from outside, by its heartbeat. Nothing else may run meanwhile. Exits
+with 1 where waiting does not make the longest of them shorter.
 """
 
 import asyncio
