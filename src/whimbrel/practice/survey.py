@@ -10,6 +10,7 @@ The guest runs on, undisturbed: nothing is logged in its memory, and no page is 
 by being read. docs/survey.md says what each figure costs and where it fails.
 """
 
+import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -116,7 +117,8 @@ async def survey(
     spare = [spare_cores(*readings) for readings in zip(before, after, strict=True)]
     facts = [await probe.facts() for probe in probes]
     shared = there is subject.source or facts[0].same_machine(facts[1])
-    profiles = await _profiles(subject, there, [s / (1 + shared) for s in spare], guest, effort)
+    halves = [each / (1 + shared) for each in spare]
+    profiles = await _profiles(subject, None if shared else there, halves, guest, effort)
     reading = await _probed(subject, effort)
     return Surveyed(
         survey=Survey(
@@ -145,12 +147,17 @@ async def _guest(subject: Subject, depth: Depth, chance: np.random.Generator) ->
 
 
 async def _profiles(
-    subject: Subject, there: HostProbe, spare: list[float], guest: GuestReading, effort: Effort
+    subject: Subject,
+    there: HostProbe | None,
+    spare: Sequence[float],
+    guest: GuestReading,
+    effort: Effort,
 ) -> tuple[HostProfile, HostProfile]:
+    """Have both hosts time themselves at once; one machine only once (`there` is None)."""
     base = replace(subject.source_profile, spare_cores=spare[0])
-    source = await subject.source.cost(base, guest.shortened, effort.touched)
-    if there is subject.source:
-        kept = subject.destination_profile
+    timed = subject.source.cost(base, guest.shortened, effort.touched)
+    if there is None:
+        source, kept = await timed, subject.destination_profile
         same = replace(
             source,
             setup_seconds=kept.setup_seconds,
@@ -159,7 +166,10 @@ async def _profiles(
         )
         return source, same
     base = replace(subject.destination_profile, spare_cores=spare[1])
-    return source, await there.cost(base, guest.shortened, effort.touched)
+    source, destination = await asyncio.gather(
+        timed, there.cost(base, guest.shortened, effort.touched)
+    )
+    return source, destination
 
 
 async def _probed(subject: Subject, effort: Effort) -> LinkReading | None:

@@ -1,3 +1,4 @@
+import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,13 +9,14 @@ import pytest
 from whimbrel.errors import HostError, Unsupported
 from whimbrel.hypervisors.simulated.inspect import SimulatedInspection
 from whimbrel.lab.this_host import ThisHost
-from whimbrel.model.memory import DirtyCurve, MemoryProfile, PageClass
+from whimbrel.model.memory import DirtyCurve, HostProfile, MemoryProfile, PageClass
 from whimbrel.model.method import Codec, Compression
 from whimbrel.model.survey import Depth, HostFacts, LinkReading
 from whimbrel.model.units import MIB
 from whimbrel.ports import IN_MEMORY, NEVER_PROVIDED, Look
 from whimbrel.practice.survey import Subject, survey
 from whimbrel.practice.survey_guest import empty_pages, sample
+from whimbrel.practice.survey_host import Shortenings
 from whimbrel.practice.survey_plan import EFFORTS
 
 HOT = PageClass(8_000, 0.5)
@@ -98,18 +100,43 @@ async def test_a_writer_that_comes_round_just_behind_the_horizon_is_watched_for_
 
 
 class Elsewhere(ThisHost):
-    """A host with a kernel of its own."""
+    """A host with a kernel of its own, which is timed only together with the other."""
+
+    def __init__(self, begun: asyncio.Barrier, boot_id: str) -> None:
+        self._begun, self._boot_id = begun, boot_id
+
+    async def cost(self, base: HostProfile, shortened: Shortenings, touched: int) -> HostProfile:
+        async with asyncio.timeout(20):
+            await self._begun.wait()
+        return base
 
     async def facts(self) -> HostFacts:
-        return replace(await super().facts(), boot_id="another")
+        return replace(await super().facts(), boot_id=self._boot_id)
 
 
-async def test_hosts_that_are_one_machine_share_its_idle_cores() -> None:
+class Once(ThisHost):
+    """This machine, where nobody asks again what it costs."""
+
+    async def cost(self, base: HostProfile, shortened: Shortenings, touched: int) -> HostProfile:
+        raise AssertionError
+
+
+async def test_hosts_that_are_one_machine_share_its_idle_cores_and_are_timed_once() -> None:
     subject = Subject(SimulatedInspection(GUEST), Wire(), ThisHost(), streams=(1,))
-    for there, shared in ((None, True), (ThisHost(), True), (Elsewhere(), False)):
+    for there in (None, Once()):
         found = await survey(replace(subject, destination=there), Depth.QUICK)
-        assert (found.survey.shared_cores is not None) is shared
-        assert any("one machine" in note for note in found.notes) is shared
+        assert found.survey.shared_cores is not None
+        assert found.survey.destination.copy_seconds == found.survey.source.copy_seconds
+        assert any("one machine" in note for note in found.notes)
+
+
+async def test_two_machines_have_their_own_cores_and_are_timed_at_once() -> None:
+    both = asyncio.Barrier(2)
+    here, there = Elsewhere(both, "a"), Elsewhere(both, "b")
+    subject = Subject(SimulatedInspection(GUEST), Wire(), here, streams=(1,), destination=there)
+    found = await survey(subject, Depth.QUICK)
+    assert found.survey.shared_cores is None
+    assert not any("one machine" in note for note in found.notes)
 
 
 async def test_a_survey_says_what_it_cost() -> None:
