@@ -137,6 +137,15 @@ def case_of(facts: Facts) -> Case:
     return _standing_source(facts)
 
 
+def undecided(facts: Facts) -> bool:
+    """Tell whether it will show by itself whether a guest is whole whose source has ended.
+
+    A destination in post-copy goes on to be complete, when all pages came before that, or
+    notices that it has lost its connection.
+    """
+    return facts.source.seen is Seen.GONE and facts.destination.phase is Phase.POSTCOPY
+
+
 def _silent_source(there: SideFacts) -> Case:
     look = "Make the source reachable, then: whimbrel recover. Or see to it that it is off, and "
     look += "say so: whimbrel recover VM --gone source."

@@ -17,7 +17,7 @@ from whimbrel.model.inventory import MigrationAddress
 from whimbrel.model.journal import Step
 from whimbrel.model.migration import ENDS, Cancel, Phase, PhaseChange, Side
 from whimbrel.ports import Hypervisor, Machine, Migration, Standing
-from whimbrel.practice.cases import Case, Facts, Repair, Seen, SideFacts, case_of
+from whimbrel.practice.cases import Case, Facts, Repair, Seen, SideFacts, case_of, undecided
 from whimbrel.practice.mend import PATIENCE, Mender
 from whimbrel.practice.record import Record
 
@@ -29,6 +29,10 @@ ATTEMPTS = 5
 
 WAITS = 300
 """How often a hand-over that is going on is looked at: for a minute."""
+
+DECIDES = 50
+"""How often a destination is looked at that has yet to notice that its source has ended: for ten
+seconds. A guest that is whole must never be called lost."""
 
 ENDS_WITHIN = 60.0
 """Seconds for a move that was called back to end; QEMU shuts its sockets, and needs far less."""
@@ -276,6 +280,16 @@ async def _called_back(migration: Migration) -> None:
 
 
 async def _looked(move: Deserted) -> _Sides:
+    """Look at both sides, again where one of them is about to change."""
+    for _ in range(DECIDES):
+        sides = await _at_once(move)
+        if not undecided(sides.facts):
+            break
+        await asyncio.sleep(LOOK_AGAIN)
+    return sides
+
+
+async def _at_once(move: Deserted) -> _Sides:
     (here, source), (there, destination) = await asyncio.gather(
         _seen(move.source, move.name, gone=Side.SOURCE in move.gone),
         _seen(move.destination, move.name, gone=Side.DESTINATION in move.gone),
